@@ -1,0 +1,97 @@
+"""Commands about the installed service: relayed to provisioning, or answered on the board itself.
+
+Provisioning is a program of its own that needs an extra; a board's own agent does without it and
+still says how its service is.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from fer_agent import __version__
+from fer_agent.errors import MissingExtraError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+UNIT = "fer-agent.service"
+_PROPERTIES = (
+    "LoadState",
+    "ActiveState",
+    "Result",
+    "ExecMainStatus",
+    "NRestarts",
+    "ActiveEnterTimestamp",
+    "StatusText",
+)
+
+
+def relay(command: str, arguments: Sequence[str]) -> NoReturn:
+    """Become `python -m fer_provisioning`; its output and exit code are this command's.
+
+    Raises:
+        MissingExtraError: pyinfra is not installed.
+    """
+    if importlib.util.find_spec("pyinfra") is None:
+        raise MissingExtraError(
+            f"`fer-agent {command}` needs pyinfra, which is not installed",
+            remedy="run `pip install 'fer-agent[provision]'`",
+        )
+    sys.stdout.flush()
+    os.execv(  # noqa: S606 - our own interpreter and module; no shell is wanted
+        sys.executable, [sys.executable, "-m", "fer_provisioning", command, *arguments]
+    )
+
+
+def show_log(*, follow: bool, lines: int) -> NoReturn:
+    """Become journalctl, for the service on this board.
+
+    Raises:
+        UnavailableError: there is no journal.
+    """
+    journalctl = _program("journalctl")
+    options = ["--no-pager", "-q", "-o", "short-iso", "-u", UNIT, "-n", str(lines)]
+    os.execv(journalctl, [journalctl, *options, *(["-f"] if follow else [])])  # noqa: S606 - as above
+
+
+def service_status() -> dict[str, Any]:
+    """Ask systemd how the service on this board is.
+
+    Raises:
+        UnavailableError: there is no systemd.
+    """
+    command = [_program("systemctl"), "show", UNIT, "-p", ",".join(_PROPERTIES)]
+    done = subprocess.run(  # noqa: S603 - a fixed command
+        command, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise UnavailableError(
+            f"systemd does not answer: {done.stderr.strip()}",
+            remedy="run this on the board itself, booted with systemd",
+        )
+    said = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    return {
+        "installed": said["LoadState"] == "loaded",
+        "version": __version__,
+        "service": said["ActiveState"],
+        "result": said["Result"],
+        "exit_status": int(said["ExecMainStatus"] or 0),
+        "restarts": int(said["NRestarts"] or 0),
+        "since": said["ActiveEnterTimestamp"] or None,
+        "status": said["StatusText"] or None,
+    }
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise UnavailableError(
+            f"{name} is not there, so systemd does not run the service",
+            remedy="use `fer-agent run` where there is no systemd",
+        )
+    return found

@@ -1,0 +1,94 @@
+"""Which cameras this device has, how to name them in the configuration, what they offer."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from fer_agent.camera.v4l2_device import DeviceInfo, Mode, device_nodes, query
+from fer_agent.errors import CameraError
+
+_DEVICES = Path("/dev")
+_BY_ID = Path("/dev/v4l/by-id")
+
+_CSI_DRIVERS = ("tegra-video", "tegra-camrtc-capture-vi")
+_PI_DRIVERS = ("unicam", "bcm2835-isp", "bcm2835-codec", "rp1-cfe", "pispbe", "rpi-hevc-dec")
+"""Drivers whose nodes are parts of a camera that another backend takes as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundCamera:
+    """A camera, or what looked like one and cannot be used.
+
+    Attributes:
+        source: what to write as the camera's `source`; a name that stays when cameras are
+            plugged in another order, where there is one.
+        backend: v4l2, picam or csi.
+        name: the maker's name.
+        modes: pixel formats, sizes and rates that it offers; empty where it does not say.
+        problem: why it cannot be used now; empty when it can.
+        remedy: what to do about the problem.
+    """
+
+    source: str
+    backend: str
+    name: str
+    modes: tuple[Mode, ...] = ()
+    problem: str = ""
+    remedy: str = ""
+
+
+def find_cameras(devices: Path = _DEVICES, by_id: Path = _BY_ID) -> list[FoundCamera]:
+    """List the cameras that are plugged into this device; network cameras announce nothing."""
+    answers = [(node, _ask(node)) for node in device_nodes(devices)]
+    infos = [info for _, info in answers if isinstance(info, DeviceInfo)]
+    found = [
+        FoundCamera(stable_name(info.path, by_id), "v4l2", info.card, info.modes)
+        for info in infos
+        if info.driver not in (*_CSI_DRIVERS, *_PI_DRIVERS)
+    ]
+    found += [
+        FoundCamera(path, "v4l2", Path(path).name, (), str(error), error.remedy)
+        for path, error in answers
+        if isinstance(error, CameraError) and "permission" in str(error)
+    ]
+    return found + _csi_cameras(infos) + _pi_cameras()
+
+
+def stable_name(path: str, by_id: Path = _BY_ID) -> str:
+    """Return the link in /dev/v4l/by-id that leads to a device node, or the node itself."""
+    target = Path(path).resolve()
+    for link in sorted(by_id.glob("*")):
+        if link.resolve() == target:
+            return str(link)
+    return path
+
+
+def _ask(path: str) -> DeviceInfo | CameraError:
+    try:
+        return query(path)
+    except CameraError as error:
+        return error
+
+
+def _csi_cameras(infos: list[DeviceInfo]) -> list[FoundCamera]:
+    sensors = [info for info in infos if info.driver in _CSI_DRIVERS]
+    problem = "" if shutil.which("gst-launch-1.0") else "GStreamer is not installed"
+    remedy = "install it with `sudo apt-get install gstreamer1.0-tools`" if problem else ""
+    return [
+        FoundCamera(f"csi:{number}", "csi", info.card, info.modes, problem, remedy)
+        for number, info in enumerate(sensors)
+    ]
+
+
+def _pi_cameras() -> list[FoundCamera]:
+    try:
+        from picamera2 import Picamera2
+    except ImportError:
+        return []
+    return [
+        FoundCamera(f"picam:{one['Num']}", "picam", one["Model"])
+        for one in Picamera2.global_camera_info()
+        if "usb" not in one["Id"]  # libcamera lists webcams too; V4L2 takes those
+    ]

@@ -1,0 +1,228 @@
+"""Trying a camera: what it really gives, and whether faces would be found in it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from fer_agent.camera.sources import backend_of, make_camera
+from fer_agent.errors import CameraError
+from fer_agent.records import CameraState, CameraStatus, Frame
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fer_agent.config import CameraConfig
+    from fer_agent.ports import FaceDetector
+
+SMALLEST_DETECTED_PX = 12.0
+"""Height in the detector's input below which faces are mostly missed: YuNet is trained for 10 to
+300 pixels (Wu et al., 2023, doi:10.1007/s11633-023-1423-y), and the smallest are found badly."""
+
+CROP_PX = 48.0
+"""Height of a face below which the emotion is read from fewer pixels than the network takes."""
+
+_DARK, _BRIGHT, _BLURRED, _LATE = 40.0, 215.0, 40.0, 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class CameraReport:
+    """What a few seconds of a camera showed.
+
+    Attributes:
+        width: pixels.
+        height: pixels.
+        fps: pictures a second that the camera gave.
+        frames: pictures that were taken.
+        dropped: pictures that were replaced before they were taken.
+        brightness: mean luma, 0 to 255.
+        sharpness: variance of the Laplacian of the luma scaled to 320 pixels.
+        smallest_face_px: height of the smallest face that would be found.
+        smallest_good_face_px: height of the smallest face whose crop is not scaled up.
+        faces: faces found in the last picture, as heights in pixels; None without a detector.
+        faults: why pictures stopped before the time was over; empty when they did not.
+        advice: what to better, one sentence each; empty when all is well.
+    """
+
+    width: int
+    height: int
+    fps: float
+    frames: int
+    dropped: int
+    brightness: float
+    sharpness: float
+    smallest_face_px: float
+    smallest_good_face_px: float
+    faces: tuple[float, ...] | None
+    faults: tuple[str, ...]
+    advice: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON-ready values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Return the report for people, a finding a line."""
+        dropped = f"{self.dropped} of {self.frames + self.dropped} dropped"
+        found, read = f"{self.smallest_face_px:.0f} px", f"{self.smallest_good_face_px:.0f} px"
+        lines = [
+            f"picture     {self.width}x{self.height}, {self.fps:g} frames a second, {dropped}",
+            f"light       {self.brightness:.0f} of 255, sharpness {self.sharpness:.0f}",
+            f"faces       found from {found} high, read well from {read}",
+        ]
+        if self.faces is not None:
+            seen = ", ".join(f"{height:.0f} px" for height in self.faces)
+            lines.append(f"now         {seen or 'no face in the last picture'}")
+        lines += [f"fault       {fault}" for fault in self.faults]
+        return lines + [f"advice      {sentence}" for sentence in self.advice]
+
+
+def probe(
+    name: str,
+    config: CameraConfig,
+    *,
+    seconds: float,
+    long_side: int,
+    detector: FaceDetector | None = None,
+) -> tuple[CameraReport, Frame]:
+    """Open a camera, take pictures for a while and measure; it is closed afterwards.
+
+    Args:
+        name: the camera's name.
+        config: its section of the configuration; the first fault ends the probe.
+        seconds: how long to look, from the first picture on.
+        long_side: to what the detector scales a picture's longer side, in pixels.
+        detector: looks for faces in the last picture.
+
+    Returns:
+        The report, and the last picture, which its taker may save.
+
+    Raises:
+        CameraError: no picture came, and why.
+    """
+    faults: list[str] = []
+
+    def on_status(status: CameraStatus) -> None:
+        if status.state is CameraState.OFFLINE:
+            faults.append(status.reason)
+            camera.close()
+
+    camera = make_camera(name, config, on_status)
+    samples = _Samples()
+    try:
+        for item in camera.frames():
+            if isinstance(item, Frame):
+                samples.add(item)
+            if samples.span_s >= seconds:
+                break
+    finally:
+        camera.close()
+    frame = samples.last
+    if frame is None:
+        raise CameraError(
+            faults[0] if faults else f"the camera {name} gave no picture",
+            remedy="run `fer-agent camera list` to see what is there and what it offers",
+        )
+    wanted = None if backend_of(config.source) in ("replay", "stream") else config.fps
+    faces = None if detector is None else _face_heights(detector, frame)
+    dropped = camera.stats().dropped
+    return samples.report(dropped, long_side, faces, wanted, tuple(faults)), frame
+
+
+class _Samples:
+    """What is kept of each picture."""
+
+    def __init__(self) -> None:
+        self.last: Frame | None = None
+        self._times_ns: list[int] = []
+        self._brightness: list[float] = []
+        self._sharpness: list[float] = []
+
+    @property
+    def span_s(self) -> float:
+        return (self._times_ns[-1] - self._times_ns[0]) / 1e9 if self._times_ns else 0.0
+
+    def add(self, frame: Frame) -> None:
+        self.last = frame
+        self._times_ns.append(frame.captured_ns)
+        self._brightness.append(float(frame.luma.mean()))
+        self._sharpness.append(_sharpness(frame))
+
+    def report(
+        self,
+        dropped: int,
+        long_side: int,
+        faces: tuple[float, ...] | None,
+        wanted_fps: float | None,
+        faults: tuple[str, ...],
+    ) -> CameraReport:
+        assert self.last is not None  # noqa: S101  the caller has looked
+        width, height = self.last.size
+        taken, span_s = len(self._times_ns), self.span_s
+        rate = (taken + dropped - 1) / span_s if span_s > 0 else 0.0
+        brightness = float(np.mean(self._brightness))
+        sharpness = float(np.median(self._sharpness))
+        smallest_px = SMALLEST_DETECTED_PX * max(width, height) / long_side
+        advice = _advise(rate, wanted_fps, brightness, sharpness)
+        return CameraReport(
+            width=width,
+            height=height,
+            fps=round(rate, 2),
+            frames=taken,
+            dropped=dropped,
+            brightness=round(brightness, 1),
+            sharpness=round(sharpness, 1),
+            smallest_face_px=round(smallest_px, 1),
+            smallest_good_face_px=round(max(CROP_PX, smallest_px), 1),
+            faces=faces,
+            faults=faults,
+            advice=tuple(advice),
+        )
+
+
+def save_picture(frame: Frame, path: Path) -> None:
+    """Write a picture to a path that somebody named on purpose.
+
+    Raises:
+        CameraError: the path cannot be written, or its suffix names no kind of image.
+    """
+    try:
+        written = cv2.imwrite(str(path), frame.bgr())
+    except cv2.error:
+        written = False
+    if not written:
+        raise CameraError(
+            f"cannot write a picture to {path}",
+            remedy="name a .jpg or .png in a folder that exists and can be written to",
+        )
+
+
+def _sharpness(frame: Frame) -> float:
+    luma = frame.luma
+    scale = 320 / max(luma.shape)
+    if scale < 1:
+        luma = np.asarray(
+            cv2.resize(luma, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8
+        )
+    return float(cv2.Laplacian(luma, cv2.CV_32F).var())
+
+
+def _face_heights(detector: FaceDetector, frame: Frame) -> tuple[float, ...]:
+    xyxy = detector.detect(frame).xyxy
+    return tuple(round(float(bottom - top), 1) for _, top, _, bottom in xyxy)
+
+
+def _advise(rate: float, wanted: float | None, brightness: float, sharpness: float) -> list[str]:
+    advice = []
+    if wanted is not None and 0 < rate < _LATE * wanted:
+        advice.append(f"only {rate:.1f} of {wanted:g} frames a second came: use less resolution")
+    if brightness < _DARK:
+        advice.append("the picture is dark: add light, in front of the faces")
+    elif brightness > _BRIGHT:
+        advice.append("the picture is overexposed: turn the camera away from the light")
+    if sharpness < _BLURRED:
+        advice.append("the picture is blurred: focus the lens and clean it")
+    return advice

@@ -1,0 +1,99 @@
+"""From a camera's configuration to the camera; backends are imported only when chosen."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fer_agent.camera.threaded import FrameSource, ThreadedCamera
+from fer_agent.errors import CameraError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fer_agent.config import CameraConfig
+    from fer_agent.records import CameraStatus
+
+_NUMBERED = re.compile(r"(picam|csi):(\d+)")
+_STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https")
+
+
+def backend_of(source: str) -> str:
+    """Tell which backend takes a source: v4l2, picam, csi, stream or replay.
+
+    Raises:
+        CameraError: an address of a kind that none takes.
+    """
+    if source.isdecimal() or source.startswith("/dev/"):
+        return "v4l2"
+    if numbered := _NUMBERED.fullmatch(source):
+        return numbered[1]
+    scheme, separator, _ = source.partition("://")
+    if separator and scheme not in _STREAM_SCHEMES:
+        raise CameraError(
+            f"there is no camera of the kind {scheme}://",
+            remedy=f"use one of {', '.join(f'{one}://' for one in _STREAM_SCHEMES)}, a device, "
+            "picam:0, csi:0, or a path",
+        )
+    return "stream" if separator else "replay"
+
+
+def make_source(config: CameraConfig) -> FrameSource:
+    """Make the source that a camera's configuration names, not yet opened.
+
+    Raises:
+        CameraError: an address of a kind that none takes.
+    """
+    source, width, height, fps = config.source, config.width, config.height, config.fps
+    backend = backend_of(source)
+    if backend == "v4l2":
+        from fer_agent.camera.v4l2 import V4l2Source
+
+        return V4l2Source(source, width=width, height=height, fps=fps)
+    if backend == "picam":
+        from fer_agent.camera.picam import PicamSource
+
+        number = int(source.removeprefix("picam:"))
+        return PicamSource(
+            number, width=width, height=height, fps=fps, exposure_ms=config.exposure_ms
+        )
+    if backend == "csi":
+        from fer_agent.camera.csi import csi_source
+
+        return csi_source(int(source.removeprefix("csi:")), width=width, height=height, fps=fps)
+    if backend == "stream":
+        from fer_agent.camera.stream import StreamSource
+
+        return StreamSource(
+            source,
+            username=config.username,
+            password_file=config.password_file,
+            transport=config.transport,
+        )
+    from fer_agent.camera.replay import ReplaySource
+
+    return ReplaySource(Path(source), fps=fps, pace=config.pace, loop=config.loop)
+
+
+def make_camera(
+    name: str, config: CameraConfig, on_status: Callable[[CameraStatus], None]
+) -> ThreadedCamera:
+    """Make the camera of a configuration section, not yet opened.
+
+    Files end and raise; everything else lives for ever. See `view.View` for turned pictures.
+
+    Raises:
+        CameraError: an address of a kind that none takes.
+    """
+    live = backend_of(config.source) != "replay"
+    return ThreadedCamera(
+        make_source(config),
+        name=name,
+        gap_s=config.gap_s,
+        lossless=not live and config.pace == "fast",
+        live=live,
+        on_status=on_status,
+        deadline_s=config.deadline_s,
+        frozen_s=config.frozen_s,
+    )

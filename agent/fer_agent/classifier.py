@@ -1,0 +1,106 @@
+"""Tracked faces to calibrated emotion probabilities; the manifest says what the outputs mean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fer_agent.crop import crop_faces
+from fer_agent.errors import InferenceError, ModelContractError
+from fer_agent.records import EmotionScores
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fer_agent.model_store import Manifest
+    from fer_agent.ports import InferenceSession
+    from fer_agent.records import Float32Array, Frame, Tracks
+
+
+class CropClassifier:
+    """Classifies gray face crops; satisfies `EmotionClassifier`.
+
+    Args:
+        session: the model's graph; preprocessing is inside, so it takes raw crops.
+        manifest: labels in output order, crop size and calibration temperature.
+
+    Raises:
+        ModelContractError: the graph does not take the manifest's input in batches, or does not
+            put out one logit for each of the manifest's labels.
+
+    Attributes:
+        labels: the C class names in output order.
+    """
+
+    def __init__(self, session: InferenceSession, manifest: Manifest) -> None:
+        self.labels = manifest.labels
+        self._session = session
+        self._size = manifest.input.size
+        self._temperature = np.float32(manifest.calibration.temperature)
+        self._check_contract(manifest)
+
+    def classify(self, frame: Frame, tracks: Tracks) -> EmotionScores:
+        """Classify all tracked faces of one frame in one batch.
+
+        Raises:
+            InferenceError: the runtime refused the input or failed while running.
+        """
+        crops = crop_faces(frame.luma, tracks.xyxy, self._size)
+        return EmotionScores(labels=self.labels, probs=self.probs(crops))
+
+    def probs(self, crops: NDArray[np.uint8]) -> Float32Array:
+        """Return calibrated probabilities.
+
+        Args:
+            crops: uint8 (N, 1, h, w) of the manifest's size; with N = 0 nothing is run.
+
+        Returns:
+            float32 (N, C); rows sum to 1.
+
+        Raises:
+            InferenceError: the runtime refused the input or failed while running.
+        """
+        if not len(crops):
+            return np.empty((0, len(self.labels)), np.float32)
+        return softmax(self._logits(crops) / self._temperature)
+
+    def _logits(self, crops: NDArray[np.uint8]) -> Float32Array:
+        (logits,) = self._session.run(crops).values()
+        return logits.astype(np.float32, copy=False)
+
+    def _check_contract(self, manifest: Manifest) -> None:
+        remedy = "reinstall the model, or export it again with `fer-train export`"
+        declared = self._session.input_shape
+        wanted = manifest.input.shape
+        if len(declared) != len(wanted) or any(
+            isinstance(have, int) and have != want
+            for have, want in zip(declared, wanted, strict=True)
+        ):
+            raise ModelContractError(
+                f"model {manifest.name} takes {list(declared)}, its manifest says {list(wanted)}",
+                remedy=remedy,
+            )
+        # A batch of two shows at once that the graph takes several faces.
+        blank = np.zeros((2, 1, *self._size), np.dtype(manifest.input.dtype))
+        try:
+            outputs = self._session.run(blank)
+        except InferenceError as error:
+            raise ModelContractError(
+                f"model {manifest.name} does not take {blank.dtype.name} {blank.shape}: {error}",
+                remedy=remedy,
+            ) from error
+        shapes = [output.shape for output in outputs.values()]
+        if shapes != [(2, len(self.labels))]:
+            raise ModelContractError(
+                f"model {manifest.name} puts out {shapes} for two crops, its manifest names "
+                f"{len(self.labels)} labels",
+                remedy=remedy,
+            )
+
+
+def softmax(logits: Float32Array) -> Float32Array:
+    """Return probabilities, float32 (N, C), from logits (N, C); no overflow for any finite one."""
+    powers: Float32Array = np.exp(logits - logits.max(axis=1, keepdims=True))
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers

@@ -1,0 +1,80 @@
+"""The command line: what stands under which name, and how errors end it.
+
+Importing this module loads the standard library and Typer, nothing else; each command imports
+what it needs when it runs. Only this module and `fer_agent.commands` print or exit.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from fer_agent import __version__
+from fer_agent.commands import board, camera, configuration, job, mqtt
+from fer_agent.errors import AgentError
+
+_BUG = 70
+
+app = typer.Typer(
+    name="fer-agent",
+    help="Facial emotions on the device: camera frames in, MQTT events out, no picture leaves.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(job.app)
+app.add_typer(board.app)
+app.add_typer(configuration.app, name="config")
+app.add_typer(camera.app, name="camera")
+app.add_typer(mqtt.app, name="mqtt")
+
+
+class LogLevel(str, Enum):
+    """How much the log says."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def main() -> None:
+    """Run the command line; errors become one sentence, one remedy and their exit code."""
+    try:
+        app()
+    except AgentError as error:
+        typer.echo(f"fer-agent: {error}", err=True)
+        typer.echo(f"  {error.remedy}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does; that is no fault of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception:  # noqa: BLE001 - process boundary: the traceback is shown, the exit says bug
+        import traceback
+
+        traceback.print_exc()
+        typer.echo("fer-agent: this is a bug; please report the lines above", err=True)
+        sys.exit(_BUG)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    *,
+    log_level: Annotated[LogLevel, typer.Option(help="How much the log says.")] = LogLevel.INFO,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    from fer_agent import log
+
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+    log.set_up(log_level.value)
+
+
+if __name__ == "__main__":
+    main()

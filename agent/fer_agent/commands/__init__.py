@@ -1,0 +1,1 @@
+"""What each command does with its options: these modules and `cli.py` alone print or exit."""

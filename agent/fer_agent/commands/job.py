@@ -1,0 +1,139 @@
+"""`run`, `demo` and `watch`: the main job, shown or done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fer_agent.commands.options import (
+    BrokerOption,
+    CaFileOption,
+    ConfigOption,
+    ContextOption,
+    JsonOption,
+    PasswordFileOption,
+    UsernameOption,
+    mqtt_overrides,
+    overrides,
+)
+from fer_agent.commands.terminal import live_view, progress_bar, stopping
+from fer_agent.errors import CameraError, ConfigError
+
+if TYPE_CHECKING:
+    from fer_agent.config import AgentConfig
+
+app = typer.Typer()
+
+
+@app.command()
+def run(
+    *,
+    config: ConfigOption = None,
+    context: ContextOption = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="Camera device or media file; replaces the file's cameras with one called main.",
+            show_default=False,
+        ),
+    ] = None,
+    broker: Annotated[
+        str | None,
+        typer.Option(help="mqtt:// or mqtts:// address, or `none`.", show_default=False),
+    ] = None,
+    max_frames: Annotated[
+        int | None, typer.Option(min=1, help="End after so many frames.", show_default=False)
+    ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write each frame's boxes, ids and probabilities to this JSON-lines file.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Run the agent: the service's main process."""
+    from fer_agent import compose
+
+    publish = broker != "none"
+    settings = _load_config(
+        config, context=context, source=source, broker=broker if publish else None
+    )
+    try:
+        with progress_bar("Downloading the face detector") as progress:
+            agent = compose.build(
+                settings,
+                compose.RunOptions(
+                    publish=publish, max_frames=max_frames, record=record, progress=progress
+                ),
+            )
+        with stopping(agent.stop):
+            agent.run()
+    except CameraError as error:
+        # Only a file, or an address of no known kind, raises it; restarting mends neither.
+        raise ConfigError(str(error), remedy=error.remedy) from error
+
+
+@app.command()
+def demo(
+    *,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=1.0, help="How long; by default one tour of the scene."),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="Camera device or media file instead of the scene.", show_default=False),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the main job here: a scene, the agent, a broker, and what arrives."""
+    from fer_agent.demo import Demo, DemoOptions
+
+    show = Demo(DemoOptions(seconds=seconds, source=source))
+    try:
+        with progress_bar("Downloading the face detector") as progress:
+            show.open(progress)
+        view = live_view("fer-agent demo", as_json=as_json, events_only=True)
+        with stopping(show.stop), view as on_arrival:
+            summary = show.run(on_arrival)
+    finally:
+        show.close()
+    typer.echo(summary.as_json() if as_json else summary.as_text())
+
+
+@app.command()
+def watch(
+    *,
+    config: ConfigOption = None,
+    broker: BrokerOption = None,
+    username: UsernameOption = None,
+    password_file: PasswordFileOption = None,
+    ca_file: CaFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Watch every device's events and health live, until Ctrl-C."""
+    from fer_agent import config_file
+    from fer_agent.watch import Watcher
+
+    options = mqtt_overrides(broker, username, password_file, ca_file)
+    mqtt = config_file.load_incomplete(config, overrides=options).mqtt
+    watcher = Watcher(mqtt)
+    watcher.connect()
+    try:
+        with stopping(watcher.stop), live_view(mqtt.broker, as_json=as_json) as on_arrival:
+            for arrived in watcher.arrivals():
+                on_arrival(arrived)
+    finally:
+        watcher.close()
+
+
+def _load_config(path: Path | None, *, source: str | None, **options: str | None) -> AgentConfig:
+    from fer_agent import config_file
+
+    settings = config_file.load(path, overrides=overrides(source=source, **options))
+    if source is None:
+        return settings
+    return settings.model_copy(update={"camera": {"main": settings.camera["main"]}})

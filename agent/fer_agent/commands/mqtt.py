@@ -1,0 +1,51 @@
+"""`mqtt test`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import typer
+
+from fer_agent.commands.options import (
+    BrokerOption,
+    CaFileOption,
+    ConfigOption,
+    JsonOption,
+    PasswordFileOption,
+    UsernameOption,
+    mqtt_overrides,
+)
+from fer_agent.errors import FindingsError
+
+if TYPE_CHECKING:
+    pass
+
+app = typer.Typer(help="Check the way to the MQTT broker.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Check the way to the MQTT broker."""
+
+
+@app.command("test")
+def mqtt_test(
+    *,
+    config: ConfigOption = None,
+    broker: BrokerOption = None,
+    username: UsernameOption = None,
+    password_file: PasswordFileOption = None,
+    ca_file: CaFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a message to the broker and back; ends with 1 when this user may not."""
+    from fer_agent import config_file
+    from fer_agent.mqtt import check
+
+    options = mqtt_overrides(broker, username, password_file, ca_file)
+    settings = config_file.load_incomplete(config, overrides=options)
+    report = check.check(settings.mqtt, settings.device.id)
+    typer.echo(json.dumps(report.to_json()) if as_json else "\n".join(report.lines()))
+    if not report.authorised:
+        raise typer.Exit(FindingsError.exit_code)

@@ -1,0 +1,268 @@
+"""From a configuration to a running agent: the only module that names backends."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import platform
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from fer_agent import __version__, board, model_store
+from fer_agent.camera.alerts import with_alert
+from fer_agent.camera.sources import make_camera
+from fer_agent.camera.view import OriginalCoordinates, View, ViewedCamera
+from fer_agent.classifier import CropClassifier
+from fer_agent.errors import DownloadError, ModelFileError
+from fer_agent.health import CameraMeter, HealthReporter
+from fer_agent.messages import Identity
+from fer_agent.payloads import InfoPayload, ModelInfo, Models
+from fer_agent.pipeline import Pipeline
+from fer_agent.recorder import Record, RecordingClassifier
+from fer_agent.records import CameraState, CameraStatus
+from fer_agent.runtime.onnx import OnnxSession
+from fer_agent.service import Agent
+from fer_agent.smoother import EmotionSmoother
+from fer_agent.stages import (
+    FirstFrames,
+    StageClock,
+    TimedCamera,
+    TimedClassifier,
+    TimedDetector,
+    TimedPublisher,
+    TimedSmoother,
+    TimedTracker,
+)
+from fer_agent.tracker import IouTracker
+from fer_agent.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from fer_agent.camera.threaded import ThreadedCamera
+    from fer_agent.config import AgentConfig, CameraConfig, DetectorConfig
+    from fer_agent.model_store import StoredModel
+    from fer_agent.mqtt.publisher import MqttPublisher
+    from fer_agent.ports import Camera, EmotionClassifier, FaceDetector, Publisher
+    from fer_agent.records import EmotionEvent
+
+    Progress = Callable[[int, int], None]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What a command adds to the configuration.
+
+    Attributes:
+        publish: False keeps every event on the device.
+        max_frames: each camera ends after so many frames; None for all.
+        record: JSON-lines file for per-frame results.
+        progress: told bytes done and bytes in all while the detector is downloaded.
+    """
+
+    publish: bool = True
+    max_frames: int | None = None
+    record: Path | None = None
+    progress: Progress | None = None
+
+
+def build(
+    config: AgentConfig,
+    options: RunOptions = RunOptions(),
+    *,
+    new_camera: Callable[[str, CameraConfig, Callable[[CameraStatus], None]], ThreadedCamera]
+    | None = None,
+) -> Agent:
+    """Load the networks and put an agent together; nothing is opened or connected yet.
+
+    Args:
+        config: the whole configuration; each room gets its own section.
+        options: what the command adds.
+        new_camera: makes a camera of its name, section and status listener; the demo shows its
+            own scene with it.
+
+    Raises:
+        ModelError: no usable classifier, or YuNet was demanded and cannot be had.
+        CameraError: a source is of no known kind.
+        UsageError: the record cannot be written.
+    """
+    store = config.models.path or model_store.default_store()
+    model = model_store.find(config.classifier.model, store)
+    classifier = CropClassifier(
+        OnnxSession(
+            model.verified_file(config.classifier.precision), threads=config.classifier.threads
+        ),
+        model.manifest,
+    )
+    new_detector, detector_info = _detector(config.detector, store, options.progress)
+    identity = Identity.of_this_run(config.device.id)
+    publisher = None
+    if options.publish:
+        publisher = _publisher(config, identity, model, detector_info)
+    record = None
+    if options.record is not None:
+        record = Record(options.record, _record_header(config, model, identity))
+    line = _Line(config, model, classifier, new_detector, record, options.max_frames)
+    pipelines: dict[str, Pipeline] = {}
+    meters: list[CameraMeter] = []
+    pulses: dict[str, Callable[[], int]] = {}
+    for name, section in config.camera.items():
+        outlet = publisher.camera(name) if publisher is not None else _Nowhere()
+        on_status: Callable[[CameraStatus], None] = outlet.status
+        if publisher is not None:
+            on_status = with_alert(on_status, publisher, name)
+        if section.enabled:
+            camera = (new_camera or make_camera)(name, section, on_status)
+            pipelines[name], meter = line.pipeline(name, camera, outlet)
+            meters.append(meter)
+            pulses[name] = partial(getattr, camera, "turns")
+        else:
+            on_status(CameraStatus(CameraState.DISABLED, "disabled in the configuration"))
+    health = HealthReporter(
+        meters,
+        session=identity.session,
+        interval_s=config.health.interval_s,
+        counters=None if publisher is None else publisher.counters,
+    )
+    return Agent(
+        pipelines, publisher=publisher, health=health, record=record, watchdog=Watchdog(pulses)
+    )
+
+
+def make_detector(config: AgentConfig, progress: Progress | None = None) -> FaceDetector:
+    """Make the face detector alone, for a command that tries a camera.
+
+    Raises:
+        ModelError: YuNet was demanded and cannot be had.
+    """
+    store = config.models.path or model_store.default_store()
+    new_detector, _ = _detector(config.detector, store, progress)
+    return new_detector()
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What the pipelines of all cameras have in common."""
+
+    config: AgentConfig
+    model: StoredModel
+    classifier: CropClassifier
+    new_detector: Callable[[], FaceDetector]
+    record: Record | None
+    max_frames: int | None
+
+    def pipeline(
+        self, name: str, camera: ThreadedCamera, outlet: Publisher
+    ) -> tuple[Pipeline, CameraMeter]:
+        """Put the stages of one camera together, each behind its wrapper."""
+        clock = StageClock()
+        meter = CameraMeter(camera.stats, clock)
+        seen: Camera = camera
+        section = self.config.camera[name]
+        if view := View.of(section):
+            seen = viewed = ViewedCamera(camera, view)
+            outlet = OriginalCoordinates(outlet, viewed, view)
+        seen = TimedCamera(seen, clock, own_pace=section.pace == "own")
+        if self.max_frames is not None:
+            seen = FirstFrames(seen, self.max_frames)
+        classifier: EmotionClassifier = TimedClassifier(self.classifier, clock)
+        if self.record is not None:
+            classifier = RecordingClassifier(classifier, self.record, name)
+        pipeline = Pipeline(
+            camera=seen,
+            detector=TimedDetector(self.new_detector(), clock),
+            tracker=TimedTracker(IouTracker(self.config.tracker), clock),
+            classifier=classifier,
+            smoother=TimedSmoother(_smoother(self.config, self.model), clock),
+            publisher=TimedPublisher(outlet, clock),
+        )
+        return pipeline, meter
+
+
+def _detector(
+    config: DetectorConfig, store: Path, progress: Progress | None
+) -> tuple[Callable[[], FaceDetector], ModelInfo | None]:
+    """Return what makes a detector for one pipeline, and what to tell of its model.
+
+    A detector keeps buffers of its own; all of them share one session.
+    """
+    from fer_agent.detector.haar import HaarDetector
+    from fer_agent.detector.yunet import YuNetDetector
+    from fer_agent.detector.yunet_file import locate
+
+    if config.backend == "haar":
+        return lambda: HaarDetector(config), None
+    try:
+        path = locate(config, store, progress=progress)
+    except DownloadError as error:
+        if config.backend == "yunet":
+            raise ModelFileError(str(error), remedy=error.remedy) from error
+        logger.warning("%s; the Haar cascade finds faces instead", error)
+        return lambda: HaarDetector(config), None
+    session = OnnxSession(path, threads=config.threads)
+    info = ModelInfo(name=path.stem, sha256=model_store.file_sha256(path), precision="fp32")
+    return lambda: YuNetDetector(session, config), info
+
+
+def _smoother(config: AgentConfig, model: StoredModel) -> EmotionSmoother:
+    abstain_below = config.smoother.abstain_below
+    if abstain_below is None:
+        abstain_below = model.manifest.calibration.abstain_below
+    return EmotionSmoother(config.smoother, abstain_below=abstain_below)
+
+
+def _publisher(
+    config: AgentConfig, identity: Identity, model: StoredModel, detector: ModelInfo | None
+) -> MqttPublisher:
+    from fer_agent.mqtt.publisher import MqttPublisher
+
+    manifest = model.manifest
+    file = manifest.file(config.classifier.precision)
+    classifier = ModelInfo(
+        name=manifest.name,
+        sha256=file.sha256,
+        version=manifest.version,
+        precision=file.precision,
+    )
+    info = InfoPayload(
+        agent_version=__version__,
+        python_version=platform.python_version(),
+        os=platform.platform(),
+        board=board.model_name(),
+        runtime=f"ONNX Runtime {version('onnxruntime')}",
+        models=Models(classifier=classifier, detector=detector),
+        cameras=tuple(config.camera),
+        config_sha256=hashlib.sha256(config.model_dump_json().encode()).hexdigest(),
+        deployment_context=config.deployment.context,
+        session=identity.session,
+    )
+    return MqttPublisher(config.mqtt, identity, info)
+
+
+def _record_header(
+    config: AgentConfig, model: StoredModel, identity: Identity
+) -> dict[str, object]:
+    return {
+        "device": config.device.id,
+        "session": identity.session,
+        "agent_version": __version__,
+        "model": model.manifest.name,
+        "model_sha256": model.manifest.file(config.classifier.precision).sha256,
+        "labels": list(model.manifest.labels),
+        "cameras": list(config.camera),
+    }
+
+
+class _Nowhere:
+    """Where the events of a run without a broker go."""
+
+    def publish(self, event: EmotionEvent) -> None:
+        """Let the event go."""
+
+    def status(self, status: CameraStatus) -> None:
+        """Let the status go; the log has it."""

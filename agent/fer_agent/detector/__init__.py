@@ -1,0 +1,1 @@
+"""Face detectors; each satisfies `FaceDetector` and gives boxes of the same framing."""

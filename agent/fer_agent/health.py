@@ -1,0 +1,114 @@
+"""Figures about the running agent, for its health message."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fer_agent import board
+from fer_agent.clock import ClockReading
+from fer_agent.payloads import HealthPayload, LatencyPayload
+from fer_agent.stages import STAGES, percentiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from fer_agent.mqtt.publisher import Counters
+    from fer_agent.records import CameraStats
+    from fer_agent.stages import StageClock
+
+
+@dataclass(frozen=True, slots=True)
+class CameraMeter:
+    """Where the figures of one camera's pipeline are read.
+
+    Attributes:
+        stats: asks the camera for its counters.
+        clock: what the stages took.
+    """
+
+    stats: Callable[[], CameraStats]
+    clock: StageClock
+
+
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    """Counters of all cameras at one moment."""
+
+    at_ns: int
+    captured: int
+    dropped: int
+    processed: int
+
+
+class HealthReporter:
+    """Measures what happened since it was last asked."""
+
+    def __init__(
+        self,
+        meters: Sequence[CameraMeter],
+        *,
+        session: str,
+        interval_s: float,
+        counters: Callable[[], Counters] | None,
+    ) -> None:
+        """Start counting.
+
+        Args:
+            meters: one for each enabled camera.
+            session: the agent's session.
+            interval_s: seconds between two reports; kept for whoever asks regularly.
+            counters: asks the publisher; None without one.
+        """
+        self.interval_s = interval_s
+        self._meters = meters
+        self._session = session
+        self._counters = counters
+        self._started_ns = time.monotonic_ns()
+        self._last = self._totals()
+
+    def measure(self) -> HealthPayload:
+        """Return the figures since the last call; rates are summed over all cameras."""
+        before, now = self._last, self._totals()
+        self._last = now
+        elapsed_s = max((now.at_ns - before.at_ns) / 1e9, 1e-6)
+        clock = ClockReading.now()
+        process_fps = round((now.processed - before.processed) / elapsed_s, 2)
+        counters = self._counters() if self._counters is not None else None
+        return HealthPayload(
+            session=self._session,
+            time=clock.wall(now.at_ns),
+            uptime_s=round((now.at_ns - self._started_ns) / 1e9, 1),
+            camera_fps=round((now.captured - before.captured) / elapsed_s, 2),
+            process_fps=process_fps,
+            skipped_fps=round((now.dropped - before.dropped) / elapsed_s, 2),
+            # Every processed frame goes through the detector.
+            detection_fps=process_fps,
+            latency_ms=self._latencies(),
+            memory_bytes=board.private_dirty_bytes(),
+            temperature_c=board.temperature_c(),
+            throttled=board.throttled(),
+            clock_synced=clock.synced,
+            outbox=None if counters is None else counters.outbox(),
+            reconnects=None if counters is None else counters.reconnects,
+        )
+
+    def _totals(self) -> _Totals:
+        stats = [meter.stats() for meter in self._meters]
+        return _Totals(
+            at_ns=time.monotonic_ns(),
+            captured=sum(each.captured for each in stats),
+            dropped=sum(each.dropped for each in stats),
+            processed=sum(meter.clock.processed for meter in self._meters),
+        )
+
+    def _latencies(self) -> dict[str, LatencyPayload]:
+        taken = [meter.clock.take() for meter in self._meters]
+        latencies = {}
+        for stage in STAGES:
+            found = percentiles([ms for each in taken for ms in each[stage]])
+            if found is not None:
+                p50, p95, p99 = (round(value, 3) for value in found)
+                latencies[stage] = LatencyPayload(p50=p50, p95=p95, p99=p99)
+        return latencies

@@ -1,0 +1,168 @@
+"""What `fer-agent mqtt test` does: a message of our own, to the broker and back."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from fer_agent.messages import root
+from fer_agent.mqtt.dialer import Dialer
+from fer_agent.mqtt.link import Message, Waker
+from fer_agent.mqtt.settings import BrokerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from paho.mqtt.reasoncodes import ReasonCode
+
+    from fer_agent.config import MqttConfig
+    from fer_agent.mqtt.link import Link
+
+SCHEMA_VERSION: Final = 1
+
+_CLIENT_ID_BYTES = 4
+_PAYLOAD = b"fer-agent mqtt test"
+
+
+@dataclass(frozen=True, slots=True)
+class MqttReport:
+    """What was found on the way to the broker.
+
+    Attributes:
+        broker: its address.
+        protocol: version of MQTT it took.
+        tls: TLS version and cipher, or None without TLS.
+        username: as whom we connected; empty for nobody.
+        topic: under which the message went.
+        connect_ms: from the first packet to the broker's consent.
+        round_trip_ms: from publishing to receiving our message; None when it did not come.
+        problem: why the way is not good, as one sentence; empty when it is.
+        remedy: what to do about the problem; empty without one.
+    """
+
+    broker: str
+    protocol: str
+    tls: str | None
+    username: str
+    topic: str
+    connect_ms: float
+    round_trip_ms: float | None
+    problem: str = ""
+    remedy: str = ""
+
+    @property
+    def authorised(self) -> bool:
+        """Whether this user may publish and subscribe under the device's topics."""
+        return not self.problem
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON-ready values, with `schema_version`."""
+        return {"schema_version": SCHEMA_VERSION, "authorised": self.authorised, **asdict(self)}
+
+    def lines(self) -> list[str]:
+        """Return the report for people, a finding a line."""
+        lines = [
+            f"broker      {self.broker}, MQTT {self.protocol}",
+            f"TLS         {self.tls or 'none: others on the way can read and change everything'}",
+            f"user        {self.username or 'none: whoever reaches the broker can read along'}",
+            f"connected   in {self.connect_ms:.1f} ms",
+        ]
+        if self.round_trip_ms is not None:
+            lines.append(f"round trip  {self.round_trip_ms:.1f} ms on {self.topic}")
+        if self.problem:
+            lines += [f"problem     {self.problem}", f"            {self.remedy}"]
+        return lines
+
+
+def check(config: MqttConfig, device_id: str, *, timeout_s: float = 5.0) -> MqttReport:
+    """Connect, publish a message under the device's root and wait for it to come back.
+
+    Args:
+        config: the broker.
+        device_id: whose topics to try.
+        timeout_s: for connecting, and again for the message to return.
+
+    Raises:
+        ConfigError: a password, certificate or CA file cannot be used.
+        CredentialsError: user, password or certificate refused.
+        BrokerError: the broker cannot be reached, refuses, does not answer or hangs up.
+    """
+    settings = BrokerSettings.load(config)
+    nonce = secrets.token_hex(_CLIENT_ID_BYTES)
+    # Not the agent's own id: that would throw a running agent off the broker.
+    dialer = Dialer(settings, f"fer-agent-{device_id}-test-{nonce}", timeout_s=timeout_s)
+    waker = Waker()
+    try:
+        begun = time.perf_counter()
+        link = dialer.dial(waker)
+        connect_ms = (time.perf_counter() - begun) * 1e3
+        try:
+            trial = _Trial(link, f"{root(device_id)}/test/{nonce}")
+            round_trip_ms = trial.run(waker, timeout_s)
+            return MqttReport(
+                broker=str(settings),
+                protocol=link.version,
+                tls=link.peer_tls(),
+                username=settings.username,
+                topic=trial.topic,
+                connect_ms=round(connect_ms, 2),
+                round_trip_ms=None if round_trip_ms is None else round(round_trip_ms, 2),
+                problem=trial.problem(timeout_s),
+                remedy="" if round_trip_ms is not None else _remedy(device_id),
+            )
+        finally:
+            link.close()
+    finally:
+        waker.close()
+
+
+class _Trial:
+    """One message there and back."""
+
+    def __init__(self, link: Link, topic: str) -> None:
+        self.topic = topic
+        self._link = link
+        self._refused: str | None = None
+        self._confirmed = False
+        self._returned = False
+        link.on_acknowledged = self._acknowledged
+        link.on_message = self._received
+
+    def run(self, waker: Waker, timeout_s: float) -> float | None:
+        """Return milliseconds from publishing to receiving, or None."""
+        # Brokers handle a client's packets in order, so the message finds the subscription.
+        self._link.subscribe(self.topic)
+        begun = time.perf_counter()
+        self._link.publish(Message(self.topic, _PAYLOAD, qos=1, retain=False))
+        self._pump(waker, begun + timeout_s, lambda: self._returned or self._refused is not None)
+        return (time.perf_counter() - begun) * 1e3 if self._returned else None
+
+    def problem(self, timeout_s: float) -> str:
+        """Return what went wrong as one sentence; empty when the message came back."""
+        if self._returned:
+            return ""
+        if self._refused is not None:
+            return f"the broker refuses messages on {self.topic}: {self._refused}"
+        if self._confirmed:
+            return (
+                f"the broker took the message on {self.topic} but did not send it back within "
+                f"{timeout_s:g} s: publishing or subscribing is not permitted"
+            )
+        return f"the broker did not confirm the message on {self.topic} within {timeout_s:g} s"
+
+    def _pump(self, waker: Waker, until: float, done: Callable[[], bool]) -> None:
+        while not done() and (left_s := until - time.perf_counter()) > 0:
+            self._link.pump(waker, left_s)
+
+    def _acknowledged(self, _number: int, fault: ReasonCode | None) -> None:
+        self._confirmed = True
+        self._refused = None if fault is None else str(fault)
+
+    def _received(self, message: Message) -> None:
+        self._returned = self._returned or message.payload == _PAYLOAD
+
+
+def _remedy(device_id: str) -> str:
+    return f"let this user publish and subscribe under {root(device_id)}/# in the broker's ACL"

@@ -1,0 +1,153 @@
+"""The running agent: a thread for each camera's pipeline, health at intervals, an orderly end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from fer_agent.errors import CameraError
+from fer_agent.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fer_agent.health import HealthReporter
+    from fer_agent.mqtt.publisher import MqttPublisher
+    from fer_agent.pipeline import Pipeline
+    from fer_agent.recorder import Record
+
+logger = logging.getLogger(__name__)
+
+_JOIN_TIMEOUT_S = 3.0
+"""How long a pipeline may take to end its tracks after its camera was closed."""
+
+
+_STOP = "stop"
+_ENDED = "ended"
+
+
+class _Worker:
+    """A pipeline in a thread of its own; what ended it stays in `error`."""
+
+    def __init__(self, name: str, pipeline: Pipeline, on_end: Callable[[], None]) -> None:
+        self.name = name
+        self.pipeline = pipeline
+        self.error: BaseException | None = None
+        self.ended = False
+        self._on_end = on_end
+        # A daemon, so that a driver call that never returns cannot keep the process alive.
+        self.thread = threading.Thread(target=self._run, name=f"pipeline-{name}", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            self.pipeline.run()
+        except BaseException as error:  # noqa: BLE001 - thread boundary: Agent.run raises it again
+            logger.error("camera %s ended: %s", self.name, error)  # noqa: TRY400 - as above
+            self.error = error
+        finally:
+            self.ended = True
+            self._on_end()
+
+
+class Agent:
+    """All pipelines of one device with their shared publisher."""
+
+    def __init__(
+        self,
+        pipelines: dict[str, Pipeline],
+        *,
+        publisher: MqttPublisher | None,
+        health: HealthReporter,
+        record: Record | None = None,
+        watchdog: Watchdog | None = None,
+    ) -> None:
+        """Take the parts over; `run` starts and ends them.
+
+        Args:
+            pipelines: one for each enabled camera, by the camera's name.
+            publisher: where events go; None keeps everything on the device.
+            health: makes the health figures; also for whoever runs the agent, once it ended.
+            record: closed at the end of the run.
+            watchdog: tells systemd that the agent is ready, alive and stopping.
+        """
+        # SimpleQueue.put is the one wake-up call that is safe inside a signal handler.
+        self._wake: SimpleQueue[str] = SimpleQueue()
+        self._workers = [
+            _Worker(name, pipeline, on_end=lambda: self._wake.put(_ENDED))
+            for name, pipeline in pipelines.items()
+        ]
+        self._publisher = publisher
+        self._record = record
+        self._watchdog = watchdog or Watchdog({})
+        self.health = health
+
+    def stop(self) -> None:
+        """Ask a running agent to end, from any thread or a signal handler; returns at once."""
+        self._wake.put(_STOP)
+
+    def run(self) -> None:
+        """Run until stopped, or until every source is finished.
+
+        Raises:
+            CameraError: no file source could be played, and nothing else was there to do.
+            InferenceError: a network failed while running.
+        """
+        if self._publisher is not None:
+            self._publisher.start()
+        for worker in self._workers:
+            worker.thread.start()
+        self._watchdog.ready()
+        try:
+            self._wait()
+        finally:
+            self._watchdog.stopping()
+            self._end()
+        self._raise_errors()
+
+    def _wait(self) -> None:
+        """Report health and feed the watchdog at their intervals until stopped, done, or broken."""
+        health_due_s = time.monotonic() + self.health.interval_s
+        while self._busy():
+            self._watchdog.feed([worker.name for worker in self._workers if worker.ended])
+            rest_s = max(0.0, health_due_s - time.monotonic())
+            try:
+                if self._wake.get(timeout=min(rest_s, self._watchdog.interval_s)) == _STOP:
+                    return
+            except Empty:
+                if time.monotonic() >= health_due_s:
+                    health_due_s = time.monotonic() + self.health.interval_s
+                    if self._publisher is not None:
+                        self._publisher.health(self.health.measure())
+
+    def _busy(self) -> bool:
+        broken = any(
+            worker.error is not None and not isinstance(worker.error, CameraError)
+            for worker in self._workers
+        )
+        return not broken and not all(worker.ended for worker in self._workers)
+
+    def _end(self) -> None:
+        """Close cameras, let the pipelines end their tracks, then say goodbye to the broker."""
+        for worker in self._workers:
+            worker.pipeline.camera.close()
+        for worker in self._workers:
+            worker.thread.join(_JOIN_TIMEOUT_S)
+            if worker.thread.is_alive():
+                logger.warning("camera %s did not stop; leaving it behind", worker.name)
+        if self._publisher is not None:
+            self._publisher.stop()
+        if self._record is not None:
+            self._record.close()
+
+    def _raise_errors(self) -> None:
+        unplayable: list[CameraError] = []
+        for worker in self._workers:
+            if isinstance(worker.error, CameraError):
+                unplayable.append(worker.error)
+            elif worker.error is not None:
+                raise worker.error
+        if unplayable and len(unplayable) == len(self._workers):
+            raise unplayable[0]

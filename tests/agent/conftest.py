@@ -1,0 +1,329 @@
+"""Real brokers for the agent's tests, and a wire between that can be cut."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import signal
+import socket
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
+    """A function that waits until a condition holds, and fails after a while."""
+
+    def wait(condition: Callable[[], object], timeout_s: float = 40.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.02)
+
+    return wait
+
+
+class Mosquitto:
+    """A mosquitto of our own on a loopback port; it keeps sessions when restarted in order."""
+
+    def __init__(self, program: Path, folder: Path, lines: tuple[str, ...]) -> None:
+        self.port = free_port()
+        self._program = program
+        self._config = folder / f"mosquitto-{self.port}.conf"
+        self._log = (folder / f"mosquitto-{self.port}.log").open("wb")
+        store = folder / f"store-{self.port}"
+        store.mkdir()
+        store.chmod(0o777)
+        settings = [
+            "user root",
+            f"listener {self.port} 127.0.0.1",
+            "persistence true",
+            # By default a subscriber that is away for 1,000 messages loses the next. 0 means no
+            # limit, but then mosquitto 2.0.11 hangs up on whoever publishes what the ACL denies.
+            "max_queued_messages 100000",
+            f"persistence_location {store}/",
+            *(lines or ("allow_anonymous true",)),
+        ]
+        self._config.write_text("\n".join(settings) + "\n")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [self._program, "-c", self._config], stdout=self._log, stderr=self._log
+        )
+        deadline = time.monotonic() + 10
+        while True:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            assert time.monotonic() < deadline, "mosquitto did not start"
+            assert self._process.poll() is None, "mosquitto ended at once"
+            time.sleep(0.02)
+
+    def save(self) -> None:
+        """Write sessions and retained messages to disk."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGUSR1)
+        time.sleep(0.1)
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(10)
+            self._process = None
+
+    def close(self) -> None:
+        self.end()
+        self._log.close()
+
+
+@pytest.fixture
+def mosquitto(
+    require_program: Callable[[str], Path], tmp_path: Path
+) -> Iterator[Callable[..., Mosquitto]]:
+    """A function that starts a mosquitto, with lines of configuration if given."""
+    brokers: list[Mosquitto] = []
+    program = require_program("mosquitto")
+
+    def start(*lines: str, running: bool = True) -> Mosquitto:
+        broker = Mosquitto(program, tmp_path, lines)
+        brokers.append(broker)
+        if running:
+            broker.start()
+        return broker
+
+    yield start
+    for broker in brokers:
+        broker.close()
+
+
+@dataclass(frozen=True)
+class Received:
+    topic: str
+    payload: bytes
+    retain: bool
+    expiry_s: int | None
+    content_type: str | None
+
+
+class Subscriber:
+    """Hears everything under `fer/v1/`; its session outlives its connection and the broker."""
+
+    def __init__(self, port: int, *, version: str = "5", username: str = "") -> None:
+        five = version == "5"
+        self.messages: list[Received] = []
+        self._subscribed = threading.Event()
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"subscriber-{free_port()}",
+            protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
+            clean_session=None if five else False,
+        )
+        self._client.on_connect = lambda *_: self._client.subscribe("fer/v1/#", qos=1)
+        self._client.on_subscribe = lambda *_: self._subscribed.set()
+        self._client.on_message = self._received
+        self._client.reconnect_delay_set(1, 1)
+        if username:
+            self._client.username_pw_set(username, "right")
+        properties = Properties(PacketTypes.CONNECT) if five else None
+        if properties is not None:
+            properties.SessionExpiryInterval = 3600
+        self._client.connect("127.0.0.1", port, properties=properties, **_clean_start(five=five))
+        self._client.loop_start()
+        assert self._subscribed.wait(10), "the subscriber got no answer"
+
+    def _received(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
+        self.messages.append(
+            Received(
+                topic=message.topic,
+                payload=bytes(message.payload),
+                retain=bool(message.retain),
+                expiry_s=getattr(message.properties, "MessageExpiryInterval", None),
+                content_type=getattr(message.properties, "ContentType", None),
+            )
+        )
+
+    def on(self, end: str) -> list[Received]:
+        """Return what came on topics that end so, in order."""
+        return [message for message in list(self.messages) if message.topic.endswith(end)]
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(10)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+def _clean_start(*, five: bool) -> dict[str, bool]:
+    return {"clean_start": False} if five else {}
+
+
+@pytest.fixture
+def subscribe() -> Iterator[Callable[..., Subscriber]]:
+    """A function that starts a subscriber at a port."""
+    subscribers: list[Subscriber] = []
+
+    def start(port: int, *, version: str = "5", username: str = "") -> Subscriber:
+        subscribers.append(Subscriber(port, version=version, username=username))
+        return subscribers[-1]
+
+    yield start
+    for subscriber in subscribers:
+        subscriber.close()
+
+
+class Wire:
+    """A TCP proxy to a port of this machine that cuts, stalls, or hangs up when told."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.accepted = 0
+        self.stalled = False
+        self.hang_up_after_first_packet = False
+        self._pairs: dict[socket.socket, socket.socket] = {}
+        self._cut = threading.Event()
+        self._closing = threading.Event()
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._server.getsockname()[1])
+        self._thread = threading.Thread(target=self._run, name="wire")
+        self._thread.start()
+
+    def cut(self) -> None:
+        """Reset all connections; new ones are let through."""
+        self._cut.set()
+        while self._cut.is_set():
+            time.sleep(0.005)
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join()
+        self._server.close()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            ends = [] if self.stalled else list(self._pairs)
+            readable, _, _ = select.select([self._server, *ends], [], [], 0.01)
+            for end in readable:
+                if end is self._server:
+                    self._accept()
+                elif end in self._pairs:
+                    self._forward(end)
+            if self._cut.is_set():
+                self._drop_all()
+                self._cut.clear()
+        self._drop_all()
+
+    def _accept(self) -> None:
+        near, _ = self._server.accept()
+        self.accepted += 1
+        try:
+            far = socket.create_connection(("127.0.0.1", self.target), 2)
+        except OSError:
+            near.close()
+            return
+        self._pairs[near], self._pairs[far] = far, near
+
+    def _forward(self, end: socket.socket) -> None:
+        try:
+            content = end.recv(65536)
+            if content and not self.hang_up_after_first_packet:
+                self._pairs[end].sendall(content)
+                return
+        except OSError:
+            pass
+        self._drop(end)
+
+    def _drop(self, end: socket.socket) -> None:
+        for one in (end, self._pairs.pop(end)):
+            self._pairs.pop(one, None)
+            one.close()
+
+    def _drop_all(self) -> None:
+        while self._pairs:
+            self._drop(next(iter(self._pairs)))
+
+
+@pytest.fixture
+def wire() -> Iterator[Callable[[int], Wire]]:
+    """A function that lays a wire to a port."""
+    wires: list[Wire] = []
+
+    def lay(target: int) -> Wire:
+        wires.append(Wire(target))
+        return wires[-1]
+
+    yield lay
+    for each in wires:
+        each.close()
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """A CA of our own, and certificates it signed for 127.0.0.1 and for a client."""
+
+    ca: Path
+    server: Path
+    server_key: Path
+    client: Path
+    client_key: Path
+
+
+@pytest.fixture(scope="session")
+def certificates(
+    require_program: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Certificates:
+    folder = tmp_path_factory.mktemp("certificates")
+    openssl = require_program("openssl")
+
+    def run(*arguments: str) -> None:
+        subprocess.run([openssl, *arguments], cwd=folder, check=True, capture_output=True)
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    run("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test CA",
+        "-addext", "keyUsage=critical,keyCertSign,cRLSign")  # fmt: skip
+    (folder / "server.ext").write_text("subjectAltName=IP:127.0.0.1\n")
+    (folder / "client.ext").write_text("extendedKeyUsage=clientAuth\n")
+    for name in ("server", "client"):
+        run("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        run("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
+            "-CAcreateserial", "-out", f"{name}.pem", "-extfile", f"{name}.ext")  # fmt: skip
+    return Certificates(
+        ca=folder / "ca.pem",
+        server=folder / "server.pem",
+        server_key=folder / "server.key",
+        client=folder / "client.pem",
+        client_key=folder / "client.key",
+    )
+
+
+@pytest.fixture
+def passwords(require_program: Callable[[str], Path], tmp_path: Path) -> tuple[str, ...]:
+    """Lines that let in only the user `fer` with the password `right`."""
+    path = tmp_path / "passwords"
+    path.touch()
+    subprocess.run(
+        [require_program("mosquitto_passwd"), "-b", path, "fer", "right"],
+        check=True,
+        capture_output=True,
+    )
+    return ("allow_anonymous false", f"password_file {path}")

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fer_agent.detector.letterbox import Letterbox
+from fer_agent.records import Frame
+
+
+@pytest.mark.parametrize(
+    ("frame_size", "shape"),
+    [
+        ((640, 480), (1, 3, 256, 320)),
+        ((480, 640), (1, 3, 320, 256)),
+        ((100, 100), (1, 3, 320, 320)),
+        ((5000, 2), (1, 3, 32, 320)),
+    ],
+)
+def test_the_long_side_is_kept_and_both_are_multiples_of_32(
+    frame_size: tuple[int, int], shape: tuple[int, ...]
+) -> None:
+    luma = np.full(frame_size[::-1], 7, np.uint8)
+    assert Letterbox(frame_size, 320).fill(Frame(luma, 0, 0)).shape == shape
+
+
+def test_the_picture_lies_in_the_corner_and_the_rest_is_black() -> None:
+    bgr = np.zeros((48, 64, 3), np.uint8)
+    bgr[:] = (10, 20, 30)
+    tensor = Letterbox((64, 48), 64).fill(Frame(bgr[:, :, 0].copy(), 0, 0, lambda: bgr))
+    assert tensor.shape == (1, 3, 64, 64)
+    assert [np.unique(plane[:48]).tolist() for plane in tensor[0]] == [[10.0], [20.0], [30.0]]
+    assert not tensor[0, :, 48:].any()
+
+
+def test_buffers_are_reused_and_filled_anew() -> None:
+    letterbox = Letterbox((64, 64), 64)
+    first = letterbox.fill(Frame(np.full((64, 64), 255, np.uint8), 0, 0))
+    second = letterbox.fill(Frame(np.full((64, 64), 3, np.uint8), 0, 0))
+    assert second is first
+    assert np.unique(second).tolist() == [3.0]
+
+
+def test_points_come_back_to_the_frame() -> None:
+    letterbox = Letterbox((640, 360), 320)
+    points = np.array([[0, 0], [160, 90]], np.float32)
+    assert letterbox.to_frame(points).tolist() == [[0, 0], [320, 180]]
