@@ -1,0 +1,82 @@
+"""Figures against the reference libraries, calibration, and the three protocols."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_calibration_error,
+    multiclass_f1_score,
+)
+
+from fer_trainer import protocols
+from fer_trainer.metrics import (
+    abstain_threshold,
+    bootstrap_interval,
+    figures,
+    fit_temperature,
+    probabilities,
+)
+
+LABELS = ("angry", "happy", "sad")
+
+
+def predictions(count: int = 400, sharpness: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits whose softmax at temperature `sharpness` is right exactly as often as it says."""
+    generator = np.random.default_rng(4)
+    logits = generator.normal(0, 1.5, (count, 3)).astype(np.float32)
+    probs = probabilities(logits, 1.0)
+    truth = np.array([generator.choice(3, p=p / p.sum()) for p in probs.astype(np.float64)])
+    return logits * sharpness, truth
+
+
+def test_figures_agree_with_torchmetrics() -> None:
+    logits, truth = predictions()
+    found = figures(probabilities(logits, 1.0), truth, LABELS)
+    probs, labels = torch.from_numpy(probabilities(logits, 1.0)), torch.from_numpy(truth)
+    assert found.accuracy == pytest.approx(
+        float(multiclass_accuracy(probs, labels, 3, average="micro"))
+    )
+    assert found.macro_f1 == pytest.approx(float(multiclass_f1_score(probs, labels, 3)), abs=1e-6)
+    expected = multiclass_calibration_error(probs, labels, 3, n_bins=15)
+    assert found.ece == pytest.approx(float(expected), abs=1e-6)
+    assert np.sum(found.confusion) == found.n == 400
+    assert found.interval[0] < found.accuracy < found.interval[1]
+    assert sum(one.support for one in found.per_class.values()) == 400
+
+
+def test_interval_is_that_of_a_share() -> None:
+    low, high = bootstrap_interval(np.array([1] * 70 + [0] * 30, np.float32))
+    assert low == pytest.approx(0.61, abs=0.015)
+    assert high == pytest.approx(0.79, abs=0.015)
+    assert bootstrap_interval(np.ones(9, np.float32)) == (1.0, 1.0)
+
+
+def test_temperature_undoes_overconfidence() -> None:
+    logits, truth = predictions(3000, sharpness=3.0)
+    assert fit_temperature(logits, truth) == pytest.approx(3.0, rel=0.1)
+
+
+def test_threshold_keeps_its_coverage() -> None:
+    probs = probabilities(predictions(1000)[0], 1.0)
+    threshold = abstain_threshold(probs, coverage=0.9)
+    assert 0.9 <= (probs.max(axis=1) >= threshold).mean() < 0.92
+
+
+def test_protocols_show_one_two_and_ten_crops() -> None:
+    images = np.random.default_rng(0).integers(0, 255, (3, 48, 48), dtype=np.uint8)
+    seen: list[np.ndarray] = []
+
+    def predict(crops: np.ndarray) -> np.ndarray:
+        seen.append(crops)
+        return np.full((len(crops), 2), 0.5, np.float32)
+
+    for protocol, views in (("single", 1), ("flip", 2), ("ten-crop", 10)):
+        seen.clear()
+        probs = protocols.answers(predict, images, protocol)  # type: ignore[arg-type]  # a test's word
+        assert probs.shape == (3, 2)
+        assert len(seen) == views
+        assert all(crops.shape == (3, 48, 48) and crops.dtype == np.uint8 for crops in seen)
+    assert np.array_equal(seen[5], seen[0][:, :, ::-1])

@@ -1,0 +1,6 @@
+"""Training, evaluation and export of the models that fer-agent runs."""
+
+import os
+
+# As in fer_agent: ONNX Runtime reports its use to its maker unless this stands there at its import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,0 +1,137 @@
+"""Checkpoints: one file holds everything a run needs to go on, and is whole or not there."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fer_trainer.errors import CheckpointError
+from fer_trainer.files import write_whole
+from fer_trainer.recipe import Recipe
+
+_FORMAT = 1
+
+_BROKEN = (
+    OSError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile,
+    AttributeError, KeyError, TypeError, ValueError,
+)  # fmt: skip
+"""What reading a file of another kind, or of another version's recipe, ends in."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """A run after a whole epoch.
+
+    Attributes:
+        recipe: the recipe as a JSON tree.
+        labels: class words in output order.
+        dataset: name of the data set.
+        data_sha256: its content.
+        commit: the trainer's commit, with `+` when files differed from it; or `unknown`.
+        epoch: epochs done.
+        step: optimiser steps done.
+        selected_on: the split that chose the best epoch: `valid` or `test`.
+        best_accuracy: of the best epoch on that split.
+        best_epoch: counted from 1; 0 before the first.
+        network: weights as trained.
+        ema: their moving average; the same as `network` where that is off.
+        optimizer: the optimiser's state.
+        random: torch's generator states by rank; NumPy's draws are functions of seed and epoch.
+        device: what it was trained on.
+    """
+
+    recipe: dict[str, Any]
+    labels: tuple[str, ...]
+    dataset: str
+    data_sha256: str
+    commit: str
+    epoch: int
+    step: int
+    selected_on: str
+    best_accuracy: float
+    best_epoch: int
+    network: dict[str, Any]
+    ema: dict[str, Any]
+    optimizer: dict[str, Any]
+    random: list[torch.Tensor]
+    device: str = "unknown"
+
+    @property
+    def parsed_recipe(self) -> Recipe:
+        """The recipe, checked anew."""
+        return Recipe.model_validate(self.recipe)
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint; the old file stays until the new one is on the disk.
+
+    Raises:
+        StorageError: the disk is full or refuses the file.
+    """
+    # not asdict: it would copy every tensor
+    fields = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
+    write_whole(path, lambda file: torch.save({"format": _FORMAT, **fields}, file))
+
+
+def load(path: Path, *, labels: tuple[str, ...] | None = None) -> Checkpoint:
+    """Read a checkpoint, running no code from it.
+
+    Args:
+        path: the file.
+        labels: when given, the class list it must have.
+
+    Raises:
+        CheckpointError: the file is missing, broken or of another class list.
+    """
+    try:
+        if path.exists() and not zipfile.is_zipfile(path):
+            # torch would try its older format, whose reader fails in many other ways
+            raise ValueError("it is damaged, or another kind of file")
+        tree = torch.load(path, map_location="cpu", weights_only=True)
+        if tree.pop("format") != _FORMAT:
+            raise KeyError("format")
+        checkpoint = Checkpoint(**{**tree, "labels": tuple(tree["labels"])})
+        Recipe.model_validate(checkpoint.recipe)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no {path}", remedy="train first") from error
+    except _BROKEN as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"{path} is no checkpoint of this trainer: {reason}",
+            remedy="give another, or train anew",
+        ) from error
+    if labels is not None and labels != checkpoint.labels:
+        raise CheckpointError(
+            f"{path} was trained on {', '.join(checkpoint.labels)}, "
+            f"but the data has {', '.join(labels)}",
+            remedy="use the same data and label map, or another run folder",
+        )
+    return checkpoint
+
+
+def best_of(run: Path) -> Path:
+    """Give the best epoch of a run folder, or the checkpoint itself."""
+    return run / "best.ckpt" if run.is_dir() else run
+
+
+def commit() -> str:
+    """The commit of the trainer's source, `+` appended when it has changes, or `unknown`."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(  # noqa: S603  # fixed arguments
+            ["git", "-C", str(here), *arguments],  # noqa: S607  # the user's own git
+            capture_output=True, text=True, check=True, timeout=10,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

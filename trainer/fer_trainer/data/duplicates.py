@@ -1,0 +1,52 @@
+"""Pixel-identical images: across splits they flatter a figure, within one they may disagree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fer_trainer.data.faceset import BoolArray, FaceSet, Int64Array, Split
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """What a set holds twice.
+
+    Attributes:
+        in_training: by split name, images that also stand in training.
+        conflicting_groups: groups of identical training images with more than one label.
+    """
+
+    in_training: dict[str, int]
+    conflicting_groups: int
+
+
+def _group_of(faces: FaceSet) -> Int64Array:
+    """Number the distinct pictures; int64 (N,)."""
+    flat = np.ascontiguousarray(faces.images).reshape(len(faces), -1)
+    rows = flat.view([("pixels", np.void, flat.shape[1])]).ravel()
+    return np.unique(rows, return_inverse=True)[1].astype(np.int64).ravel()
+
+
+def also_in_training(faces: FaceSet) -> BoolArray:
+    """Mark images outside training whose very pixels stand in training; bool (N,)."""
+    group = _group_of(faces)
+    trained = faces.split == Split.TRAIN
+    marked: BoolArray = np.isin(group, group[trained]) & ~trained
+    return marked
+
+
+def find_duplicates(faces: FaceSet) -> Duplicates:
+    """Count what a set holds twice."""
+    group, truth = _group_of(faces), faces.hard_labels
+    trained = faces.split == Split.TRAIN
+    marked = np.isin(group, group[trained]) & ~trained
+    pairs = np.unique(np.stack([group[trained], truth[trained]], axis=1), axis=0)
+    return Duplicates(
+        in_training={
+            split.name.lower(): int(marked[faces.split == split].sum())
+            for split in (Split.VALID, Split.TEST)
+        },
+        conflicting_groups=int((np.bincount(pairs[:, 0]) > 1).sum()) if len(pairs) else 0,
+    )

@@ -1,0 +1,206 @@
+"""Figures of a checkpoint or of a model folder, on a split that did not choose it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from fer_agent.classifier import CropClassifier
+from fer_agent.model_store import StoredModel, read_manifest
+from fer_agent.runtime.onnx import OnnxSession
+from fer_trainer import checkpoint
+from fer_trainer.data.duplicates import also_in_training
+from fer_trainer.data.faceset import Split
+from fer_trainer.deploy import network_of
+from fer_trainer.errors import CheckpointError, DataError, ProtocolError
+from fer_trainer.fabric import best_device
+from fer_trainer.inference import predict
+from fer_trainer.metrics import Figures, figures, fit_temperature, probabilities
+from fer_trainer.protocols import answers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from fer_trainer.data.faceset import FaceSet, Float32Array, UInt8Array
+    from fer_trainer.protocols import Predictor, Protocol
+    from fer_trainer.recipe import DataSection
+
+_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What was found.
+
+    Attributes:
+        subject: the run or model.
+        dataset: name of the data.
+        split: `valid` or `test`.
+        protocol: which crops.
+        temperature: logits were divided by it.
+        whole: over the whole split.
+        without_trained: without the images that also stand in training.
+    """
+
+    subject: str
+    dataset: str
+    split: str
+    protocol: Protocol
+    temperature: float
+    whole: Figures
+    without_trained: Figures
+
+    def as_json(self) -> dict[str, Any]:
+        """Make a JSON tree."""
+        return {
+            "subject": self.subject,
+            "dataset": self.dataset,
+            "split": self.split,
+            "protocol": self.protocol,
+            "temperature": self.temperature,
+            **self.whole.as_json(),
+            "without_trained": self.without_trained.as_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """What is judged.
+
+    Attributes:
+        name: for the report.
+        labels: in output order.
+        selected_on: the split that chose it.
+        data: which targets it was trained on, where that is known.
+        path: the run folder, checkpoint or model folder.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    selected_on: str
+    data: DataSection | None
+    path: Path
+
+    @property
+    def is_model(self) -> bool:
+        """Whether it is a model folder, judged through the agent's own classifier."""
+        return (self.path / "manifest.json").is_file()
+
+
+def open_subject(path: Path) -> Subject:
+    """Look at a run folder, a checkpoint or a model folder.
+
+    Raises:
+        CheckpointError, ModelError: it is none of them.
+    """
+    if (path / "manifest.json").is_file():
+        manifest = read_manifest(path / "manifest.json")
+        # `release` refuses any other choice than on the validation split.
+        return Subject(manifest.name, manifest.labels, "valid", None, path)
+    state = checkpoint.load(checkpoint.best_of(path))
+    return Subject(path.name, state.labels, state.selected_on, state.parsed_recipe.data, path)
+
+
+def evaluate(
+    subject: Subject,
+    faces: FaceSet,
+    *,
+    split: Split = Split.TEST,
+    protocol: Protocol = "single",
+    precision: str = "fp32",
+) -> Evaluation:
+    """Judge a checkpoint or a model.
+
+    A checkpoint's temperature is fitted on the split that chose it; a model's stands in its
+    manifest.
+
+    Args:
+        subject: from `open_subject`.
+        faces: the data, all splits.
+        split: which images.
+        protocol: which crops of them.
+        precision: of a model's file.
+
+    Raises:
+        ProtocolError: the split chose the checkpoint.
+        CheckpointError: the data has other classes.
+        DataError: the split is empty.
+        ModelError: the model's files are not what the manifest says.
+    """
+    name = split.name.lower()
+    if subject.selected_on == name:
+        raise ProtocolError(
+            f"{subject.name} was chosen on {name}, so a figure on {name} would flatter it",
+            remedy="report another split",
+        )
+    if subject.labels != faces.labels:
+        raise CheckpointError(
+            f"{subject.name} knows {', '.join(subject.labels)}, "
+            f"but the data has {', '.join(faces.labels)}",
+            remedy="use the data, votes and label map it was trained with",
+        )
+    part = faces.only(split)
+    if not len(part):
+        raise DataError(f"{faces.name} has no image for {name}", remedy="report another split")
+    if subject.is_model:
+        temperature, predictor = _agents_classifier(subject.path, precision)
+    else:
+        temperature, predictor = _networks(subject, faces)
+    probs = answers(predictor, part.images, protocol)
+    apart = ~also_in_training(faces)[faces.where(split)]
+    if not apart.any():
+        apart = np.ones_like(apart)
+    return Evaluation(
+        subject=subject.name,
+        dataset=faces.name,
+        split=name,
+        protocol=protocol,
+        temperature=temperature,
+        whole=figures(probs, part.hard_labels, faces.labels),
+        without_trained=figures(probs[apart], part.hard_labels[apart], faces.labels),
+    )
+
+
+def over_seeds(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """Give mean and sample deviation of accuracy and macro-F1 over several runs."""
+    accuracy = np.array([one.whole.accuracy for one in evaluations])
+    macro_f1 = np.array([one.whole.macro_f1 for one in evaluations])
+    freedom = min(1, len(evaluations) - 1)
+    return {
+        "runs": len(evaluations),
+        "accuracy_mean": float(accuracy.mean()),
+        "accuracy_deviation": float(accuracy.std(ddof=freedom)),
+        "macro_f1_mean": float(macro_f1.mean()),
+        "macro_f1_deviation": float(macro_f1.std(ddof=freedom)),
+    }
+
+
+def _agents_classifier(folder: Path, precision: str) -> tuple[float, Predictor]:
+    manifest = read_manifest(folder / "manifest.json")
+    path = StoredModel(folder=folder, manifest=manifest).verified_file(precision)
+    classifier = CropClassifier(OnnxSession(path, threads=2), manifest)
+
+    def probs(crops: UInt8Array) -> Float32Array:
+        starts = range(0, len(crops), _BATCH)
+        batches = [np.array(crops[start : start + _BATCH])[:, np.newaxis] for start in starts]
+        return np.concatenate([classifier.probs(batch) for batch in batches])
+
+    return manifest.calibration.temperature, probs
+
+
+def _networks(subject: Subject, faces: FaceSet) -> tuple[float, Predictor]:
+    device = best_device()
+    state = checkpoint.load(checkpoint.best_of(subject.path))
+    network = network_of(state).to(device).to(memory_format=torch.channels_last)
+    chooser = faces.only(Split.parse(subject.selected_on))
+    logits = predict(network, chooser.images, device).numpy()
+    temperature = round(fit_temperature(logits, chooser.hard_labels), 4)
+
+    def probs(crops: UInt8Array) -> Float32Array:
+        return probabilities(predict(network, crops, device).numpy(), temperature)
+
+    return temperature, probs

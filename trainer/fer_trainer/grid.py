@@ -1,0 +1,170 @@
+"""Tables 1 and 2 as grids: train and judge row after row; a stopped grid goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fer_trainer import classical, loop
+from fer_trainer.checkpoint import commit
+from fer_trainer.data.duplicates import also_in_training
+from fer_trainer.data.faceset import Split
+from fer_trainer.deploy import count_macs
+from fer_trainer.errors import RecipeError
+from fer_trainer.evaluate import evaluate, open_subject
+from fer_trainer.fabric import device_name
+from fer_trainer.files import make_folder
+from fer_trainer.listeners import JsonLines
+from fer_trainer.metrics import figures
+from fer_trainer.networks.build import rebuild_network
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from lightning.fabric import Fabric
+
+    from fer_trainer.data.faceset import FaceSet
+    from fer_trainer.loop import Listener
+    from fer_trainer.recipe import Recipe
+    from fer_trainer.results import Results
+    from fer_trainer.tables import Row
+    from fer_trainer.teachers import Teacher
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grid:
+    """What all rows of a table share.
+
+    Attributes:
+        table: `baselines` or `ablation`, in the results file.
+        recipe: the rows change it.
+        faces: the data.
+        fabric: launched.
+        runs: folder of the run folders.
+        results: receives the rows.
+        teacher: for the distilled rows; None leaves them out.
+        listeners: hear of every training.
+    """
+
+    table: str
+    recipe: Recipe
+    faces: FaceSet
+    fabric: Fabric
+    runs: Path
+    results: Results
+    teacher: Teacher | None = None
+    listeners: Sequence[Listener] = ()
+
+    def run(self, rows: Sequence[Row], seeds: Sequence[int]) -> list[str]:
+        """Measure what is missing.
+
+        Returns:
+            Titles of the rows left out because they need a teacher.
+        """
+        left_out = []
+        for row in rows:
+            if row.distilled and self.teacher is None:
+                left_out.append(row.title)
+                continue
+            for seed in seeds:
+                self._measure(row, seed)
+        return left_out
+
+    def _measure(self, row: Row, seed: int) -> None:
+        recipe = self.recipe.with_({**row.changes, "train.seed": seed})
+        fingerprint = _fingerprint(recipe, self.faces, row)
+        if self.results.has(self.table, row.key, seed, fingerprint):
+            logger.info("%s, seed %d: measured already", row.title, seed)
+            return
+        if row.classical:
+            record = self._classical(row, seed)
+        else:
+            record = self._network(row, recipe, fingerprint)
+        common = {
+            "title": row.title,
+            "seed": seed,
+            "fingerprint": fingerprint,
+            "dataset": self.faces.name,
+            "data_sha256": self.faces.sha256,
+            "images": {split.name.lower(): len(self.faces.where(split)) for split in Split},
+            "commit": commit(),
+        }
+        if self.fabric.is_global_zero:
+            self.results.add(self.table, row.key, {**common, **record})
+
+    def _classical(self, row: Row, seed: int) -> dict[str, Any]:
+        features: classical.Features = "lbp" if row.classical == "lbp" else "hog"
+        fitted = classical.fit(self.faces, features, seed=seed)
+        truth = self.faces.only(Split.TEST).hard_labels
+        apart = ~also_in_training(self.faces)[self.faces.where(Split.TEST)]
+        labels = self.faces.labels
+        test = figures(fitted.test_answers, truth, labels).as_json()
+        without = figures(fitted.test_answers[apart], truth[apart], labels)
+        for tree in (test,):
+            tree.pop("ece")  # a machine's one-hot answers have no calibration
+        return {
+            "parameters": fitted.weights,
+            "macs": None,
+            "epochs": None,
+            "valid_accuracy": fitted.valid_accuracy,
+            "test": test,
+            "without_trained_accuracy": without.accuracy,
+            "device": device_name(self.fabric.device),
+            "minutes": fitted.minutes,
+        }
+
+    def _network(self, row: Row, recipe: Recipe, fingerprint: str) -> dict[str, Any]:
+        run = self.runs / f"{self.table}-{row.key}-{recipe.train.seed}-{fingerprint[:8]}"
+        make_folder(run)
+        started = time.perf_counter()
+        state = loop.train(
+            recipe,
+            self.faces,
+            run,
+            self.fabric,
+            teacher=self.teacher if row.distilled else None,
+            listeners=(*self.listeners, JsonLines(run / "log.jsonl")),
+        )
+        minutes = (time.perf_counter() - started) / 60.0
+        judged = evaluate(open_subject(run), self.faces)
+        network = rebuild_network(recipe.network, len(self.faces.labels)).eval()
+        log = (run / "log.jsonl").read_text().splitlines()
+        return {
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "macs": count_macs(network),
+            "epochs": state.epoch,
+            "best_epoch": state.best_epoch,
+            "valid_accuracy": state.best_accuracy,
+            "valid_curve": [json.loads(line)["valid_accuracy"] for line in log],
+            "test": judged.whole.as_json(),
+            "without_trained_accuracy": judged.without_trained.accuracy,
+            "device": state.device,
+            "minutes": minutes,
+        }
+
+
+def choose(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
+    """Pick rows by key; no key picks all.
+
+    Raises:
+        RecipeError: a key is unknown.
+    """
+    keys = [row.key for row in rows]
+    for key in only:
+        if key not in keys:
+            raise RecipeError(f"there is no row {key!r}", remedy=f"use one of {', '.join(keys)}")
+    return [row for row in rows if not only or row.key in only]
+
+
+def _fingerprint(recipe: Recipe, faces: FaceSet, row: Row) -> str:
+    """Hash what a row's figures depend on."""
+    settings = row.classical or recipe.model_dump_json(exclude={"name", "teacher"})
+    text = f"{settings}\n{faces.training_sha256()}\n{len(faces)}\n{row.distilled}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

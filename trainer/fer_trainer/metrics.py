@@ -1,0 +1,167 @@
+"""Figures about predictions, in NumPy: what tables, manifests and cards print."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+if TYPE_CHECKING:
+    from fer_trainer.data.faceset import Float32Array, Int64Array
+
+ECE_BINS = 15
+"""As in Guo et al., arXiv:1706.04599."""
+
+_RESAMPLES = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFigures:
+    """One class; 0 where nothing was predicted as it or belongs to it."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is said about one set of predictions.
+
+    Attributes:
+        n: images.
+        accuracy: share of right answers.
+        interval: 95 % bootstrap interval of the accuracy.
+        macro_f1: mean of the classes' F1.
+        per_class: figures by label.
+        confusion: counts, rows are the truth, columns the answer, in label order.
+        ece: expected calibration error over 15 bins.
+    """
+
+    n: int
+    accuracy: float
+    interval: tuple[float, float]
+    macro_f1: float
+    per_class: dict[str, ClassFigures]
+    confusion: tuple[tuple[int, ...], ...]
+    ece: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Make a JSON tree."""
+        return {
+            "n": self.n,
+            "accuracy": self.accuracy,
+            "accuracy_interval": list(self.interval),
+            "macro_f1": self.macro_f1,
+            "per_class": {
+                label: {
+                    "precision": one.precision,
+                    "recall": one.recall,
+                    "f1": one.f1,
+                    "support": one.support,
+                }
+                for label, one in self.per_class.items()
+            },
+            "confusion": [list(row) for row in self.confusion],
+            "ece": self.ece,
+        }
+
+
+def figures(probs: Float32Array, truth: Int64Array, labels: tuple[str, ...]) -> Figures:
+    """Compute all figures of one set of predictions.
+
+    Args:
+        probs: float (N, C), rows sum to 1; N at least 1.
+        truth: int (N,), class indices.
+        labels: the C class words.
+    """
+    answers = probs.argmax(axis=1)
+    right = answers == truth
+    everything = np.arange(len(labels))
+    precision, recall, f1, support = precision_recall_fscore_support(
+        truth, answers, labels=everything, zero_division=0.0
+    )
+    return Figures(
+        n=len(truth),
+        accuracy=float(right.mean()),
+        interval=bootstrap_interval(right.astype(np.float32)),
+        macro_f1=float(f1.mean()),
+        per_class={
+            label: ClassFigures(float(p), float(r), float(f), int(s))
+            for label, p, r, f, s in zip(labels, precision, recall, f1, support, strict=True)
+        },
+        confusion=tuple(
+            tuple(int(count) for count in row)
+            for row in confusion_matrix(truth, answers, labels=everything)
+        ),
+        ece=expected_calibration_error(probs.max(axis=1), right.astype(np.float32)),
+    )
+
+
+def bootstrap_interval(right: Float32Array, *, seed: int = 0) -> tuple[float, float]:
+    """Give the 95 % percentile interval of an accuracy over 2,000 resamples of the images.
+
+    Args:
+        right: 1 or 0 for each image, (N,).
+        seed: of the resampling.
+    """
+    # A resample with replacement of 0/1 values has a binomial number of ones.
+    draws = np.random.default_rng(seed).binomial(len(right), right.mean(), _RESAMPLES)
+    low, high = np.percentile(draws / len(right), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def expected_calibration_error(confidence: Float32Array, right: Float32Array) -> float:
+    """Give the mean gap between confidence and accuracy over equal-width bins, weighted by size.
+
+    Args:
+        confidence: probability of the answer, (N,), in [0, 1].
+        right: 1 or 0, (N,).
+    """
+    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+    gaps = np.bincount(bins, weights=confidence - right, minlength=ECE_BINS)
+    return float(np.abs(gaps).sum() / len(right))
+
+
+def fit_temperature(logits: Float32Array, truth: Int64Array) -> float:
+    """Find the temperature with the lowest negative log-likelihood, between 0.05 and 20.
+
+    Args:
+        logits: (N, C), of a split that is neither trained on nor reported.
+        truth: (N,).
+
+    Source: Guo et al., arXiv:1706.04599.
+    """
+    rows = np.arange(len(truth))
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits.astype(np.float64) / np.exp(log_temperature)
+        return float(-log_softmax(scaled, axis=1)[rows, truth].mean())
+
+    best = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
+    return float(np.exp(best.x))
+
+
+def probabilities(logits: Float32Array, temperature: float) -> Float32Array:
+    """Turn logits (N, C) into probabilities, float32."""
+    scaled: Float32Array = softmax(logits / np.float32(temperature), axis=1).astype(np.float32)
+    return scaled
+
+
+def abstain_threshold(probs: Float32Array, *, coverage: float = 0.9) -> float:
+    """Choose the threshold under which the classifier says `uncertain`.
+
+    Args:
+        probs: calibrated, (N, C), of the validation split.
+        coverage: share of the crops that must still get an answer.
+
+    Returns:
+        The largest such threshold, rounded down to three digits.
+    """
+    threshold = float(np.quantile(probs.max(axis=1), 1.0 - coverage, method="lower"))
+    return float(np.floor(threshold * 1000) / 1000)

@@ -1,0 +1,103 @@
+"""A recipe's network section to a network that takes plain gray pixels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from fer_trainer.errors import RecipeError
+from fer_trainer.networks.student import Student
+from fer_trainer.networks.weights import VGGFACE2_MEAN, VGGFACE2_STD, load_run, load_vggface2
+from fer_trainer.networks.zoo import IMAGENET_MEAN, IMAGENET_STD, make_body
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fer_trainer.recipe import NetworkSection
+
+MEAN, STD = 0.5077, 0.2550
+"""Of FER2013's 28,709 training images with pixels in [0, 1]."""
+
+
+class GrayNetwork(nn.Module):
+    """A network with its own normalisation.
+
+    Args:
+        body: takes normalised pixels (B, K, 48, 48), returns logits (B, C).
+        mean: K channel means of pixels in [0, 1].
+        std: K channel deviations.
+    """
+
+    def __init__(self, body: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.body = body
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, gray: Tensor) -> Tensor:
+        """Turn gray crops with values in [0, 1], (B, 1, 48, 48), into logits (B, C)."""
+        return self.body((gray - self.mean) / self.std)  # type: ignore[no-any-return]  # torch modules return Any
+
+
+def build_network(
+    section: NetworkSection, classes: int, weights: Path | None = None
+) -> GrayNetwork:
+    """Make the network a recipe names, with the weights it names.
+
+    Args:
+        section: the recipe's.
+        classes: number of outputs.
+        weights: the file, for the weights `vggface2` and `run`.
+
+    Raises:
+        CheckpointError: the file is missing or does not fit.
+        DownloadError: ImageNet weights cannot be fetched.
+        RecipeError: the network and the weights do not go together.
+    """
+    if section.weights == "vggface2" and section.name != "resnet50":
+        raise RecipeError(
+            f"there are no VGGFace2 weights for {section.name}",
+            remedy='use network.name = "resnet50"',
+        )
+    if section.weights == "imagenet" and section.name == "student":
+        raise RecipeError(
+            "there are no ImageNet weights for the student: it takes gray and has its own head",
+            remedy='use network.weights = "scratch"',
+        )
+    network = _without_weights(section, classes)
+    if section.weights in {"vggface2", "run"}:
+        if weights is None:
+            raise RecipeError(
+                f'network.weights = "{section.weights}" needs a file', remedy="give it as --weights"
+            )
+        if section.weights == "vggface2":
+            load_vggface2(network.body, weights)
+        else:
+            load_run(network, weights, section.name)
+    return network
+
+
+def rebuild_network(section: NetworkSection, classes: int) -> GrayNetwork:
+    """Make the network of a checkpoint, whose weights come from there; nothing is fetched."""
+    kept = "vggface2" if section.weights == "vggface2" else "scratch"  # it changes the graph
+    return _without_weights(section.model_copy(update={"weights": kept}), classes)
+
+
+def _without_weights(section: NetworkSection, classes: int) -> GrayNetwork:
+    if section.name == "student":
+        student = Student(
+            classes,
+            strides=section.strides,
+            reduction=section.reduction,
+            hidden=section.hidden,
+            dropout=section.dropout,
+            norm_momentum=section.norm_momentum,
+        )
+        return GrayNetwork(student, (MEAN,), (STD,))
+    vggface2 = section.weights == "vggface2"
+    mean, std = (VGGFACE2_MEAN, VGGFACE2_STD) if vggface2 else (IMAGENET_MEAN, IMAGENET_STD)
+    return GrayNetwork(make_body(section, classes), mean, std)

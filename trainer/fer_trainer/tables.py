@@ -1,0 +1,85 @@
+"""The paper's tables: their rows, what each changes in a recipe, and the numbers it prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        key: in the results file.
+        title: as printed.
+        paper: accuracy in percent that the paper prints; None where it prints none.
+        changes: switches of the recipe, by dotted name.
+        classical: features of a support vector machine, for the rows without a network.
+        distilled: whether a teacher is needed.
+    """
+
+    key: str
+    title: str
+    paper: float | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    classical: str | None = None
+    distilled: bool = False
+
+
+def _zoo(name: str) -> dict[str, Any]:
+    return {"network.name": name, "network.weights": "scratch"}
+
+
+_STUDENT = {"network.name": "student", "network.weights": "scratch"}
+
+BASELINES = (
+    Row("lbp-svm", "LBP + SVM", 48.0, classical="lbp"),
+    Row("hog-svm", "HOG + SVM", classical="hog"),
+    Row("cnn-l2svm", "CNN + L2-SVM (Tang 2013)", 71.2, {**_STUDENT, "loss.name": "squared-hinge"}),
+    Row("vgg13", "VGG13", 72.4, _zoo("vgg13")),
+    Row("resnet50", "ResNet-50 (teacher)", 74.8, _zoo("resnet50")),
+    Row("efficientnet-b0", "EfficientNet-B0", 72.1, _zoo("efficientnet-b0")),
+    Row("mobilenet-v2", "MobileNetV2", 69.8, _zoo("mobilenet-v2")),
+    Row("shufflenet-v2", "ShuffleNetV2", 67.5, _zoo("shufflenet-v2")),
+    Row("mobilenet-v3-small", "MobileNetV3-Small", 67.0, _zoo("mobilenet-v3-small")),
+    Row("student", "MobileNetV3-Small + SE", None, _STUDENT),
+    Row("student-distilled", "The paper's network, distilled", 71.2, _STUDENT, distilled=True),
+)
+"""Table 1, on FER2013."""
+
+_PLAIN = {**_STUDENT, "network.reduction": 0, "augment.mixup": 0.0}
+
+ABLATION = (
+    Row("plain", "MobileNetV3-Small, 256-unit head", 67.0, _PLAIN),
+    Row("se", "+ SE block", None, {**_PLAIN, "network.reduction": 4}),
+    Row("distilled", "+ distillation", None, _PLAIN, distilled=True),
+    Row("mixup", "+ mixup", None, {**_PLAIN, "augment.mixup": 0.2}),
+    Row(
+        "full",
+        "all of them",
+        71.2,
+        {**_PLAIN, "network.reduction": 4, "augment.mixup": 0.2},
+        distilled=True,
+    ),
+)
+"""Table 2: each part alone, and all."""
+
+GPU_ROW = {"mean_ms": 1.1, "fps": 909.0, "peak_mb": 210.0}
+"""Table 3's row of a GPU."""
+
+BOARD_ROWS = {
+    "Raspberry Pi 4": {"mean_ms": 35.7, "fps": 28.0, "peak_mb": 48.0},
+    "Jetson Nano": {"mean_ms": 8.2, "fps": 122.0, "peak_mb": 62.0},
+}
+"""Table 3's rows of boards, which `fer-agent bench` measures."""
+
+NOT_MEASURED = "not measured"
+
+AFFECTNET_PAPER = 58.4
+AFFECTNET_NOTE = "not measured: data not redistributable"
+"""AffectNet, until a user runs it. The paper says 3,500 validation images for 8 classes; the set
+has 4,000 for 8 and 3,500 for 7."""
