@@ -1,0 +1,1 @@
+"""Puts agents on devices: a process of its own, `python -m fer_provisioning`, on pyinfra."""

@@ -1,0 +1,279 @@
+"""What is copied to a board: the wheel, pip, version pins, the unit, and offline all the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from email.parser import HeaderParser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fer_agent import __version__
+from fer_agent.errors import DownloadError, UsageError
+from fer_agent.model_store import file_sha256
+from fer_provisioning import layout
+from fer_provisioning.board import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from email.message import Message
+
+    from fer_provisioning.board import Board
+
+_UNIT_PREFIX = "10-"
+"""Our drop-ins' names begin with it; others in the folder are the owner's and stay."""
+
+_SPACE_FACTOR = 4.5
+"""Disk a release needs, by the size of its compressed wheels: archive, unpacked, compiled."""
+
+_ONLINE_BYTES = 150_000_000
+"""Compressed wheels a board fetches itself: measured 101 MB for x86-64 and Python 3.11."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One version of the agent for one kind of board.
+
+    Attributes:
+        id: names it on the board: version and a digest of wheel, pins and units.
+        version: of the agent.
+    """
+
+    id: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A release ready to be copied.
+
+    Attributes:
+        archive: an uncompressed tar file.
+        needed_bytes: disk space that installing it takes on the board.
+    """
+
+    archive: Path
+    needed_bytes: int
+
+
+class Bundler:
+    """Makes bundles in a temporary folder, each kind of board once.
+
+    Args:
+        wheel: the agent's wheel; None builds it from the checkout, or fetches this version.
+        offline: put every wheel the board needs into the bundle.
+        say: told what takes long.
+    """
+
+    def __init__(self, *, wheel: Path | None, offline: bool, say: Callable[[str], None]) -> None:
+        self._wheel = wheel
+        self._offline = offline
+        self._say = say
+        self._releases: dict[Board, tuple[Release, Path]] = {}
+        self._bundles: dict[Board, Bundle] = {}
+        self._cleanup = ExitStack()
+        self._folder = Path(self._cleanup.enter_context(tempfile.TemporaryDirectory()))
+
+    def close(self) -> None:
+        """Remove the temporary folder."""
+        self._cleanup.close()
+
+    def release(self, board: Board) -> Release:
+        """Name the release for one kind of board.
+
+        Raises:
+            UsageError: the wheel is none of ours.
+            DownloadError: the wheel cannot be built or fetched.
+        """
+        return self._content(board)[0]
+
+    def bundle(self, board: Board) -> Bundle:
+        """Pack the release for one kind of board.
+
+        Raises:
+            DownloadError: a wheel cannot be fetched.
+        """
+        if board not in self._bundles:
+            self._bundles[board] = self._pack(board)
+        return self._bundles[board]
+
+    def _content(self, board: Board) -> tuple[Release, Path]:
+        """Put together what the release's id is made of."""
+        if board in self._releases:
+            return self._releases[board]
+        wheel = self._agent_wheel()
+        content = Path(tempfile.mkdtemp(dir=self._folder))
+        agent, systemd = content / "agent", content / "systemd"
+        agent.mkdir()
+        systemd.mkdir()
+        (agent / wheel.name).write_bytes(wheel.read_bytes())
+        constraints = layout.constraints_folder() / f"{board.constraints}.txt"
+        (content / "constraints.txt").write_bytes(constraints.read_bytes())
+        _copy_units(board, systemd)
+        version = wheel_version(wheel)
+        release = Release(f"{version}-{_digest(content, board)}", version)
+        self._releases[board] = release, content
+        return self._releases[board]
+
+    def _pack(self, board: Board) -> Bundle:
+        release, content = self._content(board)
+        wheels = content / "wheels"
+        wheels.mkdir()
+        _pip("download", "--no-deps", "--dest", str(content), "pip", what="fetch pip")
+        if self._offline:
+            for path in self._wheelhouse(board, content).iterdir():
+                shutil.copy2(path, wheels)
+        archive = self._folder / f"{release.id}.tar"
+        with tarfile.open(archive, "w") as tar:
+            tar.add(content, arcname=".", filter=_anonymous)
+        compressed = sum(path.stat().st_size for path in wheels.iterdir()) or _ONLINE_BYTES
+        return Bundle(archive, int(compressed * _SPACE_FACTOR))
+
+    def _wheelhouse(self, board: Board, content: Path) -> Path:
+        """Return a folder of every wheel a release needs, fetched once for each set of pins."""
+        wheel = next(content.glob("agent/*.whl"))
+        pins = (content / "constraints.txt").read_text(encoding="utf-8")
+        parts = (platform_tags(board), board.python, board.extras, _requirements(wheel), pins)
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        name = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+        folder = cache / "fer-agent" / "wheelhouse" / name
+        if not folder.is_dir():
+            python = ".".join(map(str, board.python))
+            self._say(f"fetching wheels for Python {python} on {board.architecture}")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            work = Path(tempfile.mkdtemp(dir=folder.parent))
+            try:
+                _download(board, content, work)
+                work.rename(folder)
+            except BaseException:
+                shutil.rmtree(work, ignore_errors=True)
+                raise
+        return folder
+
+    def _agent_wheel(self) -> Path:
+        if self._wheel is None:
+            self._wheel = self._build_or_fetch()
+        wheel_version(self._wheel)
+        return self._wheel
+
+    def _build_or_fetch(self) -> Path:
+        folder = self._folder / "agent"
+        if checkout := layout.checkout():
+            self._say("building the wheel from this checkout")
+            _pip(
+                "wheel",
+                "--no-deps",
+                "--wheel-dir",
+                str(folder),
+                str(checkout),
+                what="build the wheel",
+            )
+        else:
+            _pip(
+                "download",
+                "--no-deps",
+                "--dest",
+                str(folder),
+                f"fer-agent=={__version__}",
+                what=f"fetch fer-agent {__version__}",
+            )
+        return next(folder.glob("fer_agent-*.whl"))
+
+
+def wheel_version(path: Path) -> str:
+    """Read the version in a wheel of the agent.
+
+    Raises:
+        UsageError: the file is none.
+    """
+    remedy = "give a fer_agent-*.whl, as `pip wheel --no-deps .` in a checkout builds it"
+    try:
+        metadata = _metadata(path)
+    except (OSError, zipfile.BadZipFile, StopIteration) as error:
+        raise UsageError(f"{path} is no wheel: {error}", remedy=remedy) from error
+    if metadata["Name"] != "fer-agent":
+        raise UsageError(
+            f"{path} is a wheel of {metadata['Name']}, not of fer-agent", remedy=remedy
+        )
+    return str(metadata["Version"])
+
+
+def _metadata(wheel: Path) -> Message:
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return HeaderParser().parsestr(archive.read(name).decode())
+
+
+def _requirements(wheel: Path) -> list[str]:
+    return [str(one) for one in _metadata(wheel).get_all("Requires-Dist", [])]
+
+
+def platform_tags(board: Board) -> list[str]:
+    """List the wheel platforms a board takes, newest glibc first (PEP 600)."""
+    major, minor = board.libc
+    newer = [f"manylinux_{major}_{one}_{board.architecture}" for one in range(minor, 16, -1)]
+    return [*newer, f"manylinux2014_{board.architecture}", f"linux_{board.architecture}"]
+
+
+def _download(board: Board, content: Path, wheels: Path) -> None:
+    version = f"{board.python[0]}{board.python[1]}"
+    constraints = str(content / "constraints.txt")
+    common = ["--dest", str(wheels), "--constraint", constraints, "--prefer-binary"]
+    target = ["--only-binary", ":all:", "--python-version", version, "--implementation", "cp"]
+    for tag in platform_tags(board):
+        target += ["--platform", tag]
+    wheel = next(content.glob("agent/*.whl")).as_uri()
+    wanted = [f"fer-agent{'[provision]' if board.is_here else ''} @ {wheel}"]
+    if board.kind is Kind.JETSON:
+        # pycuda has no wheels: the board builds it from its source, with these to build it.
+        source = ["--no-deps", "--no-binary", "pycuda", "pycuda"]
+        _pip("download", *common, *source, what="fetch pycuda")
+        wanted += ["setuptools", "wheel", "pytools", "mako", "platformdirs"]
+    _pip("download", *common, *target, *wanted, what="fetch the agent's dependencies")
+    for copy in wheels.glob("fer_agent-*.whl"):
+        copy.unlink()
+
+
+def _copy_units(board: Board, folder: Path) -> None:
+    source = layout.units_folder()
+    (folder / layout.UNIT).write_bytes((source / layout.UNIT).read_bytes())
+    for name in board.dropins:
+        (folder / f"{_UNIT_PREFIX}{name}").write_bytes((source / name).read_bytes())
+
+
+def _pip(*arguments: str, what: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "-q"]
+    done = subprocess.run(  # noqa: S603 - our own interpreter; the arguments are ours
+        [*command, *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise DownloadError(
+            f"cannot {what}: {(lines or done.stderr.splitlines() or ['pip failed'])[-1]}",
+            remedy="check this machine's internet connection, `pip config list`, or give --wheel",
+        )
+
+
+def _digest(content: Path, board: Board) -> str:
+    """Hash what makes a release."""
+    digest = hashlib.sha256(
+        repr((board.kind, board.python, board.architecture, board.extras)).encode()
+    )
+    for path in sorted(content.rglob("*")):
+        if path.is_file():
+            digest.update(f"{path.name} {file_sha256(path)}\n".encode())
+    return digest.hexdigest()[:10]
+
+
+def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = "root"
+    return entry

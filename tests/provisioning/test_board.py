@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+
+from fer_provisioning.board import Board, Kind, Probe, UnsupportedBoardError, identify
+
+DEBIAN = {
+    "os_id": "debian",
+    "os_codename": "bookworm",
+    "os_name": "Debian GNU/Linux 12 (bookworm)",
+    "machine": "x86_64",
+    "architecture": "amd64",
+    "python": "3.11",
+    "python_venv": "1",
+    "libc": "glibc 2.36",
+    "systemd": "252",
+    "systemd_runs": "1",
+}
+PI = DEBIAN | {
+    "machine": "aarch64",
+    "architecture": "arm64",
+    "model": "Raspberry Pi 4 Model B Rev 1.5",
+}
+UBUNTU = {"os_id": "ubuntu", "os_codename": "jammy", "os_name": "Ubuntu 22.04.5 LTS"}
+JETSON = (
+    DEBIAN
+    | UBUNTU
+    | {
+        "machine": "aarch64",
+        "architecture": "arm64",
+        "python": "3.10",
+        "libc": "glibc 2.35",
+        "systemd": "249",
+        "model": "NVIDIA Jetson Orin Nano Developer Kit",
+        "tegra": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64",
+    }
+)
+
+
+def board(values: dict[str, str]) -> Board:
+    return identify(Probe(values))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "constraints", "dropins"),
+    [
+        (DEBIAN, Kind.PLAIN, "default", ()),
+        (DEBIAN | {"python": "3.10"}, Kind.PLAIN, "py310", ()),
+        (PI, Kind.PI, "bookworm-pi", ("pi.conf",)),
+        (
+            PI | {"os_codename": "trixie", "python": "3.13", "systemd": "257"},
+            Kind.PI,
+            "default",
+            ("pi.conf", "growing-delay.conf"),
+        ),
+        (JETSON, Kind.JETSON, "py310", ("jetson.conf",)),
+        (
+            JETSON | {"tegra": "", "l4t": "38.2.0-20250821174705", "python": "3.12"},
+            Kind.JETSON,
+            "default",
+            ("jetson.conf",),
+        ),
+        (PI | UBUNTU | {"python": "3.12"}, Kind.PLAIN, "default", ()),
+    ],
+    ids=["debian", "python3.10", "bookworm", "trixie", "jetpack6", "jetpack7", "ubuntu-on-pi"],
+)
+def test_board_gets_its_own_way_of_installing(
+    values: dict[str, str], kind: Kind, constraints: str, dropins: tuple[str, ...]
+) -> None:
+    found = board(values)
+    assert (found.kind, found.constraints, found.dropins) == (kind, constraints, dropins)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (PI | {"architecture": "armhf"}, "32-bit"),
+        (PI | {"architecture": "", "machine": "armv7l"}, "32-bit"),
+        (PI | {"os_codename": "bullseye", "python": "3.9"}, "Raspberry Pi OS bullseye"),
+        (JETSON | {"tegra": "# R35 (release), REVISION: 5.0", "python": "3.8"}, "JetPack 5"),
+        (JETSON | {"tegra": "# R32 (release), REVISION: 7.1", "python": "3.6"}, "JetPack 4"),
+        (DEBIAN | {"architecture": "riscv64"}, "riscv64"),
+        (DEBIAN | {"architecture": "", "os_id": "alpine", "os_name": "Alpine"}, "Alpine"),
+        (DEBIAN | {"python": "3.9"}, "its Python is 3.9"),
+        (DEBIAN | {"python": ""}, "its Python is missing"),
+        (DEBIAN | {"systemd_runs": ""}, "systemd does not run"),
+    ],
+)
+def test_board_that_cannot_run_it_is_refused_with_the_reason(
+    values: dict[str, str], reason: str
+) -> None:
+    with pytest.raises(UnsupportedBoardError, match=reason) as caught:
+        board(values)
+    assert caught.value.remedy
+
+
+def test_pi_and_jetson_see_the_systems_packages() -> None:
+    assert board(PI).system_site_packages
+    assert "picamera2" in board(PI).modules
+    assert board(JETSON).extras == "[jetson]"
+    assert not board(DEBIAN).system_site_packages
+
+
+def test_this_machine_keeps_the_commands_that_install() -> None:
+    assert identify(Probe(DEBIAN), is_here=True).extras == "[provision]"
+
+
+def test_probe_reads_lists_and_values() -> None:
+    probe = Probe.parse(
+        ["os_id=debian", "release=0.1.0-ab", "release=0.2.0-cd", "secret=mqtt-password 00ff",
+         "current=/opt/fer-agent/releases/0.2.0-cd", "free_kib=2048"]
+    )  # fmt: skip
+    assert probe.releases == ("0.1.0-ab", "0.2.0-cd")
+    assert probe.secrets == {"mqtt-password": "00ff"}
+    assert probe.current_release == "0.2.0-cd"
+    assert probe.number("free_kib") == 2048

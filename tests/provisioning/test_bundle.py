@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fer_agent.errors import UsageError
+from fer_provisioning import layout
+from fer_provisioning.board import Board, Kind
+from fer_provisioning.bundle import Bundler, platform_tags, wheel_version
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PI = Board(
+    kind=Kind.PI,
+    name="a Pi",
+    python=(3, 11),
+    architecture="aarch64",
+    libc=(2, 36),
+    systemd=252,
+    constraints="bookworm-pi",
+)
+
+
+def make_wheel(path: Path, name: str = "fer-agent", version: str = "1.2.3") -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        archive.writestr(f"x-{version}.dist-info/METADATA", metadata)
+    return path
+
+
+def test_version_is_read_from_the_wheel(tmp_path: Path) -> None:
+    assert wheel_version(make_wheel(tmp_path / "fer_agent-1.2.3-py3-none-any.whl")) == "1.2.3"
+
+
+def test_what_is_no_wheel_of_ours_is_refused(tmp_path: Path) -> None:
+    other = make_wheel(tmp_path / "numpy.whl", name="numpy")
+    text = tmp_path / "text.whl"
+    text.write_text("text")
+    for path, said in [(other, "of numpy"), (text, "no wheel"), (tmp_path / "none", "no wheel")]:
+        with pytest.raises(UsageError, match=said):
+            wheel_version(path)
+
+
+def test_platforms_go_from_the_boards_glibc_down() -> None:
+    tags = platform_tags(PI)
+    assert tags[0] == "manylinux_2_36_aarch64"
+    assert "manylinux_2_17_aarch64" in tags
+    assert tags[-2:] == ["manylinux2014_aarch64", "linux_aarch64"]
+
+
+def test_release_is_named_by_all_it_is_made_of(tmp_path: Path) -> None:
+    one = make_wheel(tmp_path / "fer_agent-1.2.3-py3-none-any.whl")
+    two = make_wheel(tmp_path / "fer_agent-1.2.4-py3-none-any.whl", version="1.2.4")
+    ids = []
+    for wheel in (one, one, two):
+        bundler = Bundler(wheel=wheel, offline=True, say=lambda _: None)
+        ids.append(bundler.release(PI).id)
+        bundler.close()
+    assert ids[0] == ids[1]
+    assert ids[0].startswith("1.2.3-")
+    assert ids[2].startswith("1.2.4-")
+
+
+def test_every_file_a_board_may_need_is_there() -> None:
+    for board in (PI, Board(Kind.JETSON, "", (3, 10), "aarch64", (2, 35), 257, "py310")):
+        assert (layout.constraints_folder() / f"{board.constraints}.txt").is_file()
+        for name in (layout.UNIT, *board.dropins):
+            assert (layout.units_folder() / name).is_file()

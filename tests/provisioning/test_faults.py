@@ -1,0 +1,370 @@
+"""What goes wrong on the way: each ends with host, step and remedy, and a second run completes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.broker, pytest.mark.slow]
+
+PI_MODEL = "Raspberry Pi 4 Model B Rev 1.5"
+
+
+class Cable:
+    """A TCP way to the machine's sshd that can be cut."""
+
+    def __init__(self, port: int) -> None:
+        self._target = ("127.0.0.1", port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._cut = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def cut(self) -> None:
+        self._cut.set()
+        self._thread.join()
+        self._listener.close()
+
+    def _serve(self) -> None:
+        pairs: dict[socket.socket, socket.socket] = {}
+        while not self._cut.is_set():
+            for one in select.select([self._listener, *pairs], [], [], 0.05)[0]:
+                if one is self._listener:
+                    near, far = one.accept()[0], socket.create_connection(self._target)
+                    pairs |= {near: far, far: near}
+                    continue
+                with contextlib.suppress(OSError):
+                    if chunk := one.recv(1 << 16):
+                        pairs[one].sendall(chunk)
+                        continue
+                for end in (pairs.pop(one), one):
+                    pairs.pop(end, None)
+                    end.close()
+                break  # the other end may be among those that are left
+        for one in pairs:
+            one.close()
+
+
+@pytest.fixture(scope="module")
+def board(machine: Any, put_clip: Callable[[Any], None]) -> Any:
+    put_clip(machine)
+    return machine
+
+
+@pytest.fixture(scope="module")
+def password(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sudo") / "password"
+    path.write_text("raspberry\n")
+    return path
+
+
+@pytest.fixture
+def arguments(
+    board: Any, agent_wheel: Path, config_file: Path, broker: Any, password: Path
+) -> list[object]:
+    return [
+        "--key", board.key, "--known-hosts", board.known_hosts, "--sudo-password-file", password,
+        "--offline", "--wheel", agent_wheel, "--config", config_file,
+        "--secret", f"mqtt-password={broker.password_file}", "--apt-wait", 1,
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def small_disk(board: Any) -> Iterator[None]:
+    board.run("mkdir -p /opt && mount -t tmpfs -o size=60m tmpfs /opt")
+    yield
+    board.run("umount /opt")
+
+
+def test_host_that_does_not_answer_is_named(provision: Any, arguments: list[object]) -> None:
+    done = provision("install", "pi@127.0.0.1:9", *arguments)
+    assert done.code == 69
+    assert "pi@127.0.0.1:9: connect: it cannot be reached" in done.err
+
+
+def test_name_that_does_not_resolve_is_named(provision: Any, arguments: list[object]) -> None:
+    done = provision("install", "pi@camera.invalid", *arguments)
+    assert done.code == 69
+    assert "pi@camera.invalid: connect:" in done.err
+
+
+def test_unknown_host_key_is_refused_where_nobody_can_be_asked(
+    provision: Any, board: Any, tmp_path: Path
+) -> None:
+    empty = tmp_path / "known_hosts"
+    empty.touch()
+    host = f"pi@127.0.0.1:{board.port}"
+    done = provision("status", host, "--key", board.key, "--known-hosts", empty)
+    assert done.code == 77
+    assert f"{host}: connect: its host key SHA256:" in done.err
+
+
+def test_changed_host_key_is_refused(provision: Any, board: Any, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other], check=True)
+    public = " ".join(other.with_suffix(".pub").read_text().split()[:2])
+    known = tmp_path / "known_hosts"
+    known.write_text(f"[127.0.0.1]:{board.port} {public}\n")
+    host = f"pi@127.0.0.1:{board.port}"
+    done = provision("status", host, "--key", board.key, "--known-hosts", known)
+    assert done.code == 77
+    assert "another machine may be answering" in done.err
+
+
+def test_wrong_login_key_is_refused(provision: Any, board: Any, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other], check=True)
+    host = f"pi@127.0.0.1:{board.port}"
+    done = provision("status", host, "--key", other, "--known-hosts", board.known_hosts)
+    assert done.code == 77
+    assert f"{host}: connect: it refused the login" in done.err
+
+
+def test_wrong_sudo_password_is_refused(
+    provision: Any, board: Any, arguments: list[object], password: Path
+) -> None:
+    password.write_text("blackberry\n")
+    done = provision("install", f"pi@127.0.0.1:{board.port}", *arguments)
+    password.write_text("raspberry\n")
+    assert done.code == 77
+    assert "become root: sudo refused the password" in done.err
+    assert "blackberry" not in done.out + done.err
+    assert not board.succeeds("ls -d /run/user/*/fer-agent-* /dev/shm/fer-agent-*")
+
+
+def test_sudo_password_that_nobody_can_be_asked_for(provision: Any, board: Any) -> None:
+    host = f"pi@127.0.0.1:{board.port}"
+    done = provision("status", host, "--key", board.key, "--known-hosts", board.known_hosts)
+    assert done.code == 77
+    assert "--sudo-password-file" in done.err
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_full_disk_is_told_before_anything_is_copied(
+    provision: Any, board: Any, arguments: list[object]
+) -> None:
+    done = provision("install", f"pi@127.0.0.1:{board.port}", *arguments)
+    assert done.code == 69
+    assert f"pi@127.0.0.1:{board.port}: the disk is full: 60 MiB are free" in done.err
+    assert board.run("ls /opt") == ""
+
+
+@pytest.fixture
+def terminal() -> Callable[..., tuple[int, str]]:
+    """Run the installer on a terminal, answering what it asks."""
+
+    def run(command: list[object], answers: dict[str, str]) -> tuple[int, str]:
+        near, far = os.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fer_provisioning", *map(str, command)],
+            stdin=far, stdout=far, stderr=far, start_new_session=True,
+        )  # fmt: skip
+        os.close(far)
+        said, waiting = "", dict(answers)
+        with contextlib.suppress(OSError):
+            while chunk := os.read(near, 4096).decode(errors="replace"):
+                said += chunk
+                for question in [one for one in waiting if one in said]:
+                    os.write(near, f"{waiting.pop(question)}\n".encode())
+        os.close(near)
+        return process.wait(), said
+
+    return run
+
+
+def test_new_board_is_asked_for_what_its_configuration_needs(
+    terminal: Callable[..., tuple[int, str]], board: Any, agent_wheel: Path
+) -> None:
+    command: list[object] = [
+        "install", f"root@127.0.0.1:{board.port}", "--key", board.key, "--known-hosts",
+        board.known_hosts, "--offline", "--wheel", agent_wheel, "--dry-run",
+    ]  # fmt: skip
+    answers = {
+        "Where is it used": "home",
+        "Camera": "/dev/video0",
+        "MQTT broker": "mqtt://127.0.0.1",
+        "MQTT user": "fer",
+        "MQTT password": "swordfish",
+    }
+    code, said = terminal(command, answers)
+    assert code == 0, said
+    assert "would write the configuration" in said
+    assert "would write the secret mqtt-password" in said
+    assert "swordfish" not in said
+
+
+def test_cut_connection_is_told_and_a_second_run_completes(
+    provision: Any, board: Any, arguments: list[object], broker: Any, tmp_path: Path
+) -> None:
+    cable = Cable(board.port)
+    known = tmp_path / "known_hosts"
+    known.write_text(
+        board.known_hosts.read_text() + board.known_hosts.read_text().replace(
+            str(board.port), str(cable.port)
+        )
+    )  # fmt: skip
+    host = f"pi@127.0.0.1:{cable.port}"
+    command = [sys.executable, "-m", "fer_provisioning", "install", host, *arguments,
+               "--known-hosts", known]  # fmt: skip
+    with subprocess.Popen(
+        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        said = []
+        for line in process.stderr or ():
+            said.append(line)
+            if "install packages …" in line:
+                seen = board.run("cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr '\\0' ' '")
+                cable.cut()
+        process.wait()
+    assert process.returncode == 69
+    assert f"{host}: install packages: the connection was cut" in "".join(said)
+    assert "raspberry" not in seen  # the sudo password shows in no process list
+
+    done = provision("install", f"pi@127.0.0.1:{board.port}", *arguments)
+    assert done.code == 0, done.err
+    assert board.show("ActiveState") == "active"
+    broker.wait_for("/status", '"online"')
+    assert "raspberry" not in done.out + done.err + board.journal()
+
+
+def test_failed_board_of_a_fleet_keeps_no_other_back(
+    provision: Any, board: Any, agent_wheel: Path, password: Path, tmp_path: Path
+) -> None:
+    inventory = tmp_path / "boards.toml"
+    inventory.write_text(
+        f"""\
+[defaults]
+user = "pi"
+key = "{board.key}"
+[groups.hall.settings]
+health.interval_s = 30.0
+[hosts.camera-1]
+address = "127.0.0.1:{board.port}"
+groups = ["hall"]
+[hosts.camera-2]
+address = "127.0.0.1:9"
+"""
+    )
+    common = ["--inventory", inventory, "--known-hosts", board.known_hosts,
+              "--sudo-password-file", password]  # fmt: skip
+    done = provision("install", *common, "--offline", "--wheel", agent_wheel, "--json")
+    hosts = {one["host"]: one for one in json.loads(done.out)["hosts"]}
+    assert done.code == 69
+    assert hosts["camera-1"]["state"] == "installed"
+    assert "write the configuration" in hosts["camera-1"]["changes"]
+    assert hosts["camera-2"]["state"] == "failed"
+    assert "interval_s = 30.0" in board.run("cat /etc/fer-agent/config.toml")
+
+    only = provision("install", *common, "--offline", "--wheel", agent_wheel, "--only", "hall")
+    assert (only.code, "camera-1: nothing to change" in only.err) == (0, True)
+    table = provision("status", *common)
+    assert table.code == 69
+    assert [line.split()[:2] for line in table.out.splitlines()[1:]] == [
+        ["camera-1", "active"],
+        ["camera-2", "unreachable"],
+    ]
+
+
+@pytest.fixture
+def raspberry(board: Any, tmp_path: Path) -> None:
+    """Make the machine look like a Pi, with a package source that has python3-picamera2."""
+    package = tmp_path / "picamera2"
+    (package / "DEBIAN").mkdir(parents=True)
+    module = package / "usr/lib/python3/dist-packages/picamera2"
+    module.mkdir(parents=True)
+    (module / "__init__.py").touch()
+    control = (
+        "Package: python3-picamera2\nVersion: 0.3.31-1\nArchitecture: all\n"
+        "Maintainer: tests <tests@localhost>\nDescription: stands in for the camera library\n"
+    )
+    (package / "DEBIAN/control").write_text(control)
+    deb = tmp_path / "picamera2.deb"
+    subprocess.run(["dpkg-deb", "-b", package, deb], check=True, stdout=subprocess.DEVNULL)
+    content = deb.read_bytes()
+    board.run("mkdir -p /srv/apt")
+    subprocess.run(
+        ["nsenter", "-t", str(board.leader), "-a", "sh", "-c", "cat >/srv/apt/picamera2.deb"],
+        input=content, check=True,
+    )  # fmt: skip
+    listing = (
+        f"{control}Filename: ./picamera2.deb\nSize: {len(content)}\n"
+        f"SHA256: {hashlib.sha256(content).hexdigest()}\n"
+    )
+    board.run(
+        f"cat >/srv/apt/Packages <<'END'\n{listing}\nEND\n"
+        "rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*\n"
+        "echo 'deb [trusted=yes] file:/srv/apt ./' >/etc/apt/sources.list\n"
+        "mount -t tmpfs tmpfs /sys/firmware && mkdir -p /sys/firmware/devicetree/base\n"
+        f"printf '%s\\0' '{PI_MODEL}' >/sys/firmware/devicetree/base/model"
+    )
+
+
+LOCK = """
+import fcntl, time
+with open("/var/lib/dpkg/lock-frontend", "w") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.usefixtures("raspberry")
+def test_pi_whose_apt_is_locked_is_told_and_a_second_run_completes(
+    provision: Any, board: Any, arguments: list[object]
+) -> None:
+    host = f"pi@127.0.0.1:{board.port}"
+    online = [one for one in arguments if one != "--offline"]
+    lock = f"systemd-run -q --unit=apt-lock /usr/bin/python3 -c '{LOCK}'"
+    board.run(lock)
+    done = provision("install", host, *online)
+    assert done.code == 75
+    assert (
+        f"{host}: install python3-picamera2: another package manager holds apt's lock" in done.err
+    )
+    board.run("systemctl stop apt-lock")
+
+    refused = provision("install", host, *arguments)
+    assert refused.code == 69
+    assert "--offline installs no system packages" in refused.err
+
+    board.run("apt-get update -q && apt-get install -qy python3-picamera2")
+    done = provision("install", host, *arguments)
+    assert done.code == 0, done.err
+    assert PI_MODEL in done.out
+    assert "python3-picamera2" not in done.err  # it is there now
+    assert board.show("DropInPaths").split()[0].endswith("/10-pi.conf")
+    assert board.run(
+        "/opt/fer-agent/venv/bin/python -c 'import picamera2, numpy; print(numpy.__version__)'"
+    ).startswith("1.26")
+    assert board.show("ActiveState") == "active"
+
+
+def test_new_host_key_is_shown_and_asked_for(
+    terminal: Callable[..., tuple[int, str]], board: Any, tmp_path: Path, password: Path
+) -> None:
+    known = tmp_path / "known_hosts"
+    command: list[object] = [
+        "status", f"pi@127.0.0.1:{board.port}", "--key", board.key, "--known-hosts", known,
+        "--sudo-password-file", password,
+    ]  # fmt: skip
+    code, said = terminal(command, {"Is that the board's?": "n"})
+    assert (code, known.exists()) == (77, False)
+    fingerprint = board.run("ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub").split()[1]
+    assert fingerprint in said
+    _, said = terminal(command, {"Is that the board's?": "y"})
+    assert "SERVICE" in said, said
+    assert known.read_text().split()[0] == f"[127.0.0.1]:{board.port}"

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fer_provisioning import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+MAX_EXPOSURE_TENTHS = 20
+
+
+def lay_out(folder: Path, dropins: list[str]) -> None:
+    units = folder / "etc/systemd/system"
+    (units / f"{layout.UNIT}.d").mkdir(parents=True)
+    source = layout.units_folder()
+    shutil.copy(source / layout.UNIT, units)
+    for name in dropins:
+        shutil.copy(source / name, units / f"{layout.UNIT}.d" / f"10-{name}")
+
+
+@pytest.mark.parametrize(
+    "dropins", [[], ["pi.conf"], ["jetson.conf"]], ids=["plain", "pi", "jetson"]
+)
+def test_unit_is_hardened(
+    tmp_path: Path, require_program: Callable[[str], Path], dropins: list[str]
+) -> None:
+    lay_out(tmp_path, dropins)
+    done = subprocess.run(
+        [require_program("systemd-analyze"), "security", "--offline=true", "--no-pager",
+         f"--root={tmp_path}", f"--threshold={MAX_EXPOSURE_TENTHS}", layout.UNIT],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_systemd_knows_every_key_of_the_unit(
+    tmp_path: Path, require_program: Callable[[str], Path]
+) -> None:
+    unit = tmp_path / layout.UNIT
+    text = (layout.units_folder() / layout.UNIT).read_text()
+    for name in ("pi.conf", "jetson.conf"):
+        text += (layout.units_folder() / name).read_text()
+    unit.write_text(text.replace("/opt/fer-agent/venv/bin/fer-agent", "/bin/true"))
+    done = subprocess.run(
+        [require_program("systemd-analyze"), "verify", "--man=no", unit],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    said = [line for line in done.stderr.splitlines() if str(tmp_path) in line]
+    assert (done.returncode, said) == (0, []), done.stderr
+
+
+def test_every_open_door_is_explained(root: Path) -> None:
+    table = (root / "docs/install.md").read_text()
+    for name in ("pi.conf", "jetson.conf"):
+        for line in (layout.units_folder() / name).read_text().splitlines():
+            key, found, value = line.partition("=")
+            if found and key in ("DeviceAllow", "RestrictAddressFamilies", "PrivateTmp",
+                                 "MemoryDenyWriteExecute", "PrivateIPC"):  # fmt: skip
+                assert f"`{key}={value}`" in table or f"`{value.split()[0]}`" in table, line
