@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from fer_agent import __version__
-from fer_agent.commands import board, camera, configuration, job, mqtt
+from fer_agent.commands import bench, board, camera, configuration, job, models, mqtt
 from fer_agent.errors import AgentError
 
 _BUG = 70
@@ -31,6 +31,8 @@ app.add_typer(board.app)
 app.add_typer(configuration.app, name="config")
 app.add_typer(camera.app, name="camera")
 app.add_typer(mqtt.app, name="mqtt")
+app.add_typer(models.app, name="models")
+app.add_typer(bench.app)
 
 
 class LogLevel(str, Enum):
