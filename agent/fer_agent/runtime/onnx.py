@@ -47,6 +47,7 @@ class OnnxSession:
         self._path = path
         self._input_name = str(inputs[0].name)
         self._input_shape = tuple(inputs[0].shape)
+        self._input_type = str(inputs[0].type)
         self._output_names = [str(output.name) for output in self._session.get_outputs()]
         logger.info("loaded %s on ONNX Runtime, %d thread(s)", path, threads)
 
@@ -54,6 +55,25 @@ class OnnxSession:
     def input_shape(self) -> tuple[int | str | None, ...]:
         """The input's shape as the model declares it; names or None where dynamic."""
         return self._input_shape
+
+    @property
+    def input_dtype(self) -> np.dtype[np.generic]:
+        """The input's element type.
+
+        Raises:
+            ModelContractError: it is no number of a kind that numpy has.
+        """
+        import numpy as np  # noqa: PLC0415  asked for by measurements only
+
+        element = self._input_type.removeprefix("tensor(").removesuffix(")")
+        names = {"float": "float32", "double": "float64"}
+        try:
+            return np.dtype(names.get(element, element))
+        except TypeError as error:
+            raise ModelContractError(
+                f"{self._path} takes {self._input_type}, which is no array of numbers",
+                remedy="use a network that takes one array of numbers",
+            ) from error
 
     def run(self, tensor: NDArray[np.generic]) -> dict[str, NDArray[np.generic]]:
         """Run the network once.
