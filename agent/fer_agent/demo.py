@@ -24,13 +24,13 @@ from fer_agent.config import (
 from fer_agent.demo_scene import TOUR_S, SceneSource
 from fer_agent.embedded_broker import EmbeddedBroker
 from fer_agent.errors import UsageError
+from fer_agent.payloads import EventMessage, StatusPayload
 from fer_agent.watch import Received, Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fer_agent.camera.threaded import FrameSource
-    from fer_agent.payloads import EventMessage
     from fer_agent.records import CameraStatus
     from fer_agent.service import Agent
     from fer_agent.watch import LinkNews
@@ -41,8 +41,8 @@ SCENE: Final = "scene"
 """The camera's name, and the source that stands for the drawn scene."""
 
 _HEALTH_S = 5.0
-_LAST_EVENTS_S = 3.0
-"""How long the broker may take to hand over what the agent has published."""
+_LAST_WORDS_S = 3.0
+"""How long the broker may take to hand over what the agent has published, its goodbye included."""
 
 _POLL_S = 0.2
 
@@ -144,6 +144,7 @@ class Demo:
         self._agent: Agent | None = None
         self._cameras: list[ThreadedCamera] = []
         self._tally = _Tally()
+        self._said_goodbye = False
 
     def open(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Start the broker, subscribe, and load the networks.
@@ -193,8 +194,8 @@ class Demo:
             running.finish()
         outbox = self._agent.health.measure().outbox
         published = outbox.published if outbox is not None else 0
-        deadline_s = time.monotonic() + _LAST_EVENTS_S
-        while len(self._tally.ids) < published and time.monotonic() < deadline_s:
+        deadline_s = time.monotonic() + _LAST_WORDS_S
+        while not self._has_all(published) and time.monotonic() < deadline_s:
             self._hand_over(self._watcher.next(_POLL_S), on_arrival)
         return self._summary(published, running.seconds())
 
@@ -216,9 +217,16 @@ class Demo:
     ) -> None:
         if arrived is None:
             return
-        event = arrived.event() if isinstance(arrived, Received) else None
-        if event is None or self._tally.is_new(event):
+        said = arrived.read() if isinstance(arrived, Received) else None
+        payload = said[1] if said is not None else None
+        if isinstance(payload, StatusPayload) and payload.state == "stopped":
+            self._said_goodbye = True
+        if not isinstance(payload, EventMessage) or self._tally.is_new(payload):
             on_arrival(arrived)
+
+    def _has_all(self, published: int) -> bool:
+        """Tell whether every event and the agent's goodbye have come; brokers confirm sooner."""
+        return self._said_goodbye and len(self._tally.ids) >= published
 
     def _new_camera(
         self, name: str, config: CameraConfig, on_status: Callable[[CameraStatus], None]

@@ -24,12 +24,13 @@ from fer_agent.config import (
     DetectorConfig,
     DeviceConfig,
     ModelsConfig,
+    MqttConfig,
     SmootherConfig,
 )
 from fer_agent.demo import DEVICE_ID, SCENE, Demo, DemoOptions, DemoSummary
 from fer_agent.demo_scene import TOUR_S, Scene
 from fer_agent.errors import CameraError, ModelFileError, UsageError
-from fer_agent.watch import LinkNews, Received
+from fer_agent.watch import LinkNews, Received, Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -161,6 +162,59 @@ def test_what_the_agent_publishes_is_what_the_subscriber_receives(store: Path) -
         if message.topic == f"fer/v1/{DEVICE_ID}/status"
     ]
     assert states[-2:] == ["online", "stopped"]
+
+
+class SlowToSayGoodbye(Watcher):
+    """Hears `stopped` only when the agent is gone and the broker has nothing else left."""
+
+    def __init__(self, config: MqttConfig) -> None:
+        super().__init__(config)
+        self._goodbyes: list[Received] = []
+
+    def next(self, timeout_s: float) -> Received | LinkNews | None:
+        arrived = super().next(timeout_s)
+        if isinstance(arrived, Received) and is_goodbye(arrived):
+            self._goodbyes.append(arrived)
+            return None
+        agent_is_gone = all(each.name != "demo-agent" for each in threading.enumerate())
+        if arrived is None and agent_is_gone and self._goodbyes:
+            return self._goodbyes.pop(0)
+        return arrived
+
+
+class NeverSaysGoodbye(Watcher):
+    """Never hears `stopped`."""
+
+    def next(self, timeout_s: float) -> Received | LinkNews | None:
+        arrived = super().next(timeout_s)
+        return None if isinstance(arrived, Received) and is_goodbye(arrived) else arrived
+
+
+def is_goodbye(message: Received) -> bool:
+    return message.topic.endswith("/status") and b'"stopped"' in message.payload
+
+
+def test_the_goodbye_is_waited_for_when_every_event_has_come(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "Watcher", SlowToSayGoodbye)
+    show = Demo(DemoOptions(seconds=TOUR_S, settings=settings(store)))
+    summary, received = play(show, stop_at_first_event=True)
+
+    assert summary.lost == 0
+    assert any(is_goodbye(message) for message in received)
+
+
+def test_a_goodbye_that_never_comes_is_not_waited_for_for_ever(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "Watcher", NeverSaysGoodbye)
+    monkeypatch.setattr(demo, "_LAST_WORDS_S", 0.5)
+    show = Demo(DemoOptions(seconds=TOUR_S, settings=settings(store)))
+    summary, received = play(show, stop_at_first_event=True)
+
+    assert summary.events_published > 0
+    assert not any(is_goodbye(message) for message in received)
 
 
 def test_stop_ends_it_early_and_in_good_order(store: Path) -> None:
