@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from fer_agent.model_store import Manifest
     from fer_agent.ports import InferenceSession
-    from fer_agent.records import Float32Array, Frame, Tracks
+    from fer_agent.records import Float32Array, Frame, ModelIdentity, Tracks
 
 
 class CropClassifier:
@@ -24,6 +24,7 @@ class CropClassifier:
     Args:
         session: the model's graph; preprocessing is inside, so it takes raw crops.
         manifest: labels in output order, crop size and calibration temperature.
+        identity: what the scores name as their model.
 
     Raises:
         ModelContractError: the graph does not take the manifest's input in batches, or does not
@@ -33,9 +34,16 @@ class CropClassifier:
         labels: the C class names in output order.
     """
 
-    def __init__(self, session: InferenceSession, manifest: Manifest) -> None:
+    def __init__(
+        self,
+        session: InferenceSession,
+        manifest: Manifest,
+        *,
+        identity: ModelIdentity | None = None,
+    ) -> None:
         self.labels = manifest.labels
         self._session = session
+        self._identity = identity
         self._size = manifest.input.size
         self._temperature = np.float32(manifest.calibration.temperature)
         self._check_contract(manifest)
@@ -47,7 +55,7 @@ class CropClassifier:
             InferenceError: the runtime refused the input or failed while running.
         """
         crops = crop_faces(frame.luma, tracks.xyxy, self._size)
-        return EmotionScores(labels=self.labels, probs=self.probs(crops))
+        return EmotionScores(labels=self.labels, probs=self.probs(crops), model=self._identity)
 
     def probs(self, crops: NDArray[np.uint8]) -> Float32Array:
         """Return calibrated probabilities.

@@ -23,6 +23,7 @@ from fer_agent.payloads import (
     FaceState,
     HealthPayload,
     InfoPayload,
+    ModelRef,
     StatePayload,
     StatusPayload,
 )
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from fer_agent.clock import ClockReading
-    from fer_agent.payloads import Box, ModelRef, Payload
+    from fer_agent.payloads import Box, Payload
 
 _SEQUENCE_DIGITS = 16
 _ROUND = 4
@@ -180,7 +181,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a camera's messages come from: identity, the camera's name, the classifier."""
+    """Where a camera's messages come from: identity, the camera's name, its first classifier."""
 
     identity: Identity
     camera: str
@@ -224,7 +225,7 @@ def event_message(
             mono_ns=event.captured_ns,
             clock_synced=clock.synced,
             replayed=replayed,
-            model=origin.model,
+            model=_model_ref(event, origin),
             emotion=event.emotion,
             confidence=round(float(event.confidence), _ROUND),
             probabilities={
@@ -284,6 +285,14 @@ _EVENT_TYPES: Final[
     EventKind.UPDATED: "fer.track.updated.v1",
     EventKind.ENDED: "fer.track.ended.v1",
 }
+
+
+def _model_ref(event: EmotionEvent, origin: Origin) -> ModelRef:
+    """Name the model that saw the frame; the origin's for an event that does not say."""
+    seen_by = event.model
+    if seen_by is None or seen_by.sha256 == origin.model.sha256:
+        return origin.model
+    return ModelRef(name=seen_by.name, sha256=seen_by.sha256)
 
 
 def _normalised(event: EmotionEvent) -> Box:

@@ -22,7 +22,8 @@ class Record:
 
     The first line describes the run, each further line one frame:
     `{"camera", "frame", "mono_ns", "size", "faces": [{"track_id", "xyxy", "score", "probs"}]}`,
-    boxes in pixels, probabilities before smoothing and by class name.
+    boxes in pixels, probabilities before smoothing and by class name. A frame that another model
+    than the header's saw also names it: `"model": {"name", "sha256"}`.
     """
 
     def __init__(self, path: Path, header: dict[str, object]) -> None:
@@ -32,6 +33,8 @@ class Record:
             UsageError: the file cannot be written.
         """
         self._path = path
+        self.model_sha256 = header.get("model_sha256")
+        """The model that frames need not name."""
         try:
             self._file: IO[str] = path.open("w", encoding="utf-8", buffering=1)
         except OSError as error:
@@ -85,13 +88,15 @@ class RecordingClassifier:
             }
             for row in range(len(tracks))
         ]
-        self._record.write(
-            {
-                "camera": self._camera,
-                "frame": frame.number,
-                "mono_ns": frame.captured_ns,
-                "size": list(frame.size),
-                "faces": faces,
-            }
-        )
+        line: dict[str, object] = {
+            "camera": self._camera,
+            "frame": frame.number,
+            "mono_ns": frame.captured_ns,
+            "size": list(frame.size),
+            "faces": faces,
+        }
+        model = scores.model
+        if model is not None and model.sha256 != self._record.model_sha256:
+            line["model"] = {"name": model.name, "sha256": model.sha256}
+        self._record.write(line)
         return scores

@@ -190,6 +190,21 @@ class Tracks:
         return len(self.track_id)
 
 
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which model said so, and when it would rather not say.
+
+    Attributes:
+        name: the model's name.
+        sha256: hash of the file that runs.
+        abstain_below: confidence in [0, 1] below which its word is `uncertain`.
+    """
+
+    name: str
+    sha256: str
+    abstain_below: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class EmotionScores:
     """Calibrated class probabilities for the tracks of one frame, in the same order.
@@ -197,10 +212,13 @@ class EmotionScores:
     Attributes:
         labels: the C class names in the model's output order, from its manifest.
         probs: float32 (N, C); rows sum to 1.
+        model: the model behind them; it may be another one from one frame to the next. None where
+            nobody asks.
     """
 
     labels: tuple[str, ...]
     probs: Float32Array
+    model: ModelIdentity | None = None
 
     def __post_init__(self) -> None:
         _expect(self.probs, "probs", _FLOAT32, len(self.probs), len(self.labels))
@@ -232,6 +250,7 @@ class EmotionEvent:
         xyxy: float32 (4,), pixels, the last box seen.
         frame_size: width and height of the frame in pixels.
         started_ns: monotonic time of the track's first sight; never after `captured_ns`.
+        model: the model that saw that frame; None for the one that the publisher knows.
     """
 
     kind: EventKind
@@ -244,6 +263,7 @@ class EmotionEvent:
     xyxy: Float32Array
     frame_size: tuple[int, int]
     started_ns: int
+    model: ModelIdentity | None = None
 
     def __post_init__(self) -> None:
         _expect(self.probs, "probs", _FLOAT32, len(self.labels))

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fer_agent.config import SmootherConfig
-    from fer_agent.records import EmotionScores, Float32Array, Int64Array, Tracks
+    from fer_agent.records import (
+        EmotionScores,
+        Float32Array,
+        Int64Array,
+        ModelIdentity,
+        Tracks,
+    )
 
 UNCERTAIN = "uncertain"
 """The word when no label is likely enough."""
@@ -46,6 +52,7 @@ class _State:
         told_ns: time of the last event.
         xyxy: float32 (4,), the last box seen.
         frame_size: width and height of the frame in pixels.
+        model: the model that scored it at the last sight.
     """
 
     labels: tuple[str, ...]
@@ -55,6 +62,7 @@ class _State:
     seen_ns: int
     xyxy: Float32Array
     frame_size: tuple[int, int]
+    model: ModelIdentity | None
     weight: float = 0.0
     word: str = ""
     told_ns: int = 0
@@ -76,6 +84,7 @@ class _State:
             xyxy=self.xyxy,
             frame_size=self.frame_size,
             started_ns=self.started_ns,
+            model=self.model,
         )
 
 
@@ -87,12 +96,14 @@ class EmotionSmoother:
 
     Args:
         config: time constant, hysteresis and how often a steady track is told again.
-        abstain_below: confidence in [0, 1] below which the word is `uncertain`.
+        abstain_below: confidence in [0, 1] below which the word is `uncertain`; None for the
+            threshold of whichever model made the scores.
     """
 
-    def __init__(self, config: SmootherConfig, *, abstain_below: float) -> None:
+    def __init__(self, config: SmootherConfig, *, abstain_below: float | None) -> None:
         self._config = config
-        self._abstain_below = abstain_below
+        self._fixed_threshold = abstain_below is not None
+        self._abstain_below = 0.0 if abstain_below is None else abstain_below
         self._states: dict[int, _State] = {}
         self._last_ns: int | None = None
 
@@ -113,6 +124,8 @@ class EmotionSmoother:
         # comes back after a while out of sight is not judged by one frame alone.
         step_s = 0.0 if self._last_ns is None else max(0, captured_ns - self._last_ns) / 1e9
         self._last_ns = captured_ns
+        if scores.model is not None and not self._fixed_threshold:
+            self._abstain_below = scores.model.abstain_below
         events = [event for track_id in tracks.ended for event in self._end(track_id)]
         for track_id, xyxy, probs in zip(
             tracks.track_id.tolist(), tracks.xyxy, scores.probs.astype(np.float64), strict=True
@@ -127,11 +140,12 @@ class EmotionSmoother:
                     seen_ns=captured_ns,
                     xyxy=xyxy,
                     frame_size=tracks.frame_size,
+                    model=scores.model,
                 )
             else:
                 self._blend(state, scores.labels, probs, step_s)
                 state.seen_ns, state.xyxy = captured_ns, xyxy
-                state.frame_size = tracks.frame_size
+                state.frame_size, state.model = tracks.frame_size, scores.model
             events += self._tell(track_id, state)
         return sorted(events, key=lambda event: event.track_id)
 
