@@ -1,0 +1,141 @@
+"""Files that are there whole or not at all, a power cut at any instruction included.
+
+Source of the rules: a rename replaces its target atomically (rename(2)), but neither a file's
+content nor its name is on the disk before `fsync` of the file and of its folder (fsync(2)).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+from fer_agent.errors import AgentError, ConfigError, TemporaryError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PARTIAL = ".part-"
+
+
+def write(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write or replace a file; after a power cut it holds the old or the new content.
+
+    Only one writer of a path at a time: whoever might meet another holds a lock (`locked`).
+
+    Args:
+        path: the file; its folder is made when missing.
+        content: everything it is to hold.
+        mode: its permissions.
+
+    Raises:
+        OSError: it cannot be written; the old content stays, nothing else is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Always the same name, so that no number of power cuts leaves more than one behind.
+    partial = path.parent / f"{_PARTIAL}{path.name}"
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def point(link: Path, target: str | None) -> None:
+    """Let a symbolic link point somewhere else, or be gone for None, at one instant.
+
+    Raises:
+        OSError: the link cannot be made, or something else than a link stands in its place.
+    """
+    if target is None:
+        link.unlink(missing_ok=True)
+    else:
+        fresh = link.parent / f"{_PARTIAL}{link.name}"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(target)
+        fresh.replace(link)
+    sync_folder(link.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk.
+
+    Raises:
+        OSError: the folder is not there, or the disk has a fault.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Put a folder's plain files, and then their names, on the disk; it has no folders in it.
+
+    Raises:
+        OSError: as in `sync_folder`.
+    """
+    for path in folder.iterdir():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    sync_folder(folder)
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold a lock between processes and threads; the kernel frees it when its holder dies.
+
+    Args:
+        path: the lock's file, made when missing and never removed.
+        wait: whether to wait for another holder to end.
+
+    Yields:
+        Whether the lock is held; always true with `wait`.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def refused(error: OSError, folder: Path) -> AgentError:
+    """Return what to tell of a write that failed: a full disk is a state, the rest a fault.
+
+    Args:
+        error: what the system said.
+        folder: the folder that people know, such as the model store.
+    """
+    if error.errno in _FULL:
+        return TemporaryError(
+            f"no room to write in {folder}: {error.strerror}",
+            remedy="free some space on that disk and try again; what was there is untouched",
+        )
+    return ConfigError(
+        f"cannot write in {folder}: {error.strerror or error}",
+        remedy="run this as the user who owns the folder, or set `models.path` to another one",
+    )
