@@ -12,7 +12,14 @@ import os
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from fer_agent.errors import ModelContractError, ModelFileError
 
@@ -25,6 +32,7 @@ UNCERTAIN = "uncertain"
 SCHEMA_VERSION: Final = 1
 
 _HASH_CHUNK_BYTES = 1 << 20
+_TASKS = ("facial-emotion", "face-detection")
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -40,6 +48,15 @@ class ModelFile(_Part):
     path: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """File name inside the model's folder."""
     precision: Literal["fp32", "fp16", "int8"]
+    sha256: Sha256
+    bytes: Annotated[int, Field(gt=0)]
+
+
+class GoldenFile(_Part):
+    """Golden inputs of a model, with what its FP32 file answers to them."""
+
+    path: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """File name inside the model's folder."""
     sha256: Sha256
     bytes: Annotated[int, Field(gt=0)]
 
@@ -104,6 +121,8 @@ class Manifest(_Part):
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
     task: Literal["facial-emotion"]
     files: Annotated[tuple[ModelFile, ...], Field(min_length=1)]
+    golden: GoldenFile | None = None
+    """What `fer_agent.golden` reads; older models have none."""
     input: ModelInput
     labels: Annotated[tuple[str, ...], Field(min_length=2)]
     preprocessing: Literal["in-graph"]
@@ -141,6 +160,28 @@ class Manifest(_Part):
         )
 
 
+class DetectorManifest(_Part):
+    """`manifest.json` of a face detector: one file, and where it comes from.
+
+    How its outputs are read is the decoder's knowledge (`detector.yunet_decode`), not the file's.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    task: Literal["face-detection"]
+    files: Annotated[tuple[ModelFile, ...], Field(min_length=1, max_length=1)]
+    source: str = ""
+    """Where the file was published first."""
+    licence: str
+
+
+AnyManifest = Annotated[Manifest | DetectorManifest, Field(discriminator="task")]
+"""What a manifest of this schema may be; its `task` tells which."""
+
+_ANY_MANIFEST: Final[TypeAdapter[Manifest | DetectorManifest]] = TypeAdapter(AnyManifest)
+
+
 class StoredModel(_Part):
     """A model folder whose manifest was read."""
 
@@ -155,6 +196,19 @@ class StoredModel(_Part):
             ModelFileError: the file is missing or is not the one the manifest names.
         """
         entry = self.manifest.file(precision)
+        path = self.folder / entry.path
+        verify_file(path, sha256=entry.sha256, size_bytes=entry.bytes)
+        return path
+
+    def golden_file(self) -> Path | None:
+        """Return the path of the golden inputs after checking size and hash; None without any.
+
+        Raises:
+            ModelFileError: the file is missing or is not the one the manifest names.
+        """
+        entry = self.manifest.golden
+        if entry is None:
+            return None
         path = self.folder / entry.path
         verify_file(path, sha256=entry.sha256, size_bytes=entry.bytes)
         return path
@@ -207,11 +261,28 @@ def find(name: str, store: Path | None = None) -> StoredModel:
 def names(store: Path | None = None) -> list[str]:
     """Return the names of all models in the store and among the shipped ones, sorted."""
     places = [folder for folder in (store, shipped_folder()) if folder is not None]
-    return sorted({path.parent.name for place in places for path in place.glob("*/manifest.json")})
+    found = {path for place in places for path in place.glob("*/manifest.json")}
+    return sorted({path.parent.name for path in found if not _is_detector(path)})
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read and check a manifest.
+    """Read and check the manifest of an emotion model.
+
+    Raises:
+        ModelFileError: the file cannot be read or is not JSON.
+        ModelContractError: a field is missing, unknown or wrong, or it is a face detector's.
+    """
+    manifest = read_any_manifest(path)
+    if isinstance(manifest, DetectorManifest):
+        raise ModelContractError(
+            f"{path}: {manifest.name} finds faces, it reads no emotions",
+            remedy="name an emotion model; `fer-agent models list` shows them",
+        )
+    return manifest
+
+
+def read_any_manifest(path: Path) -> Manifest | DetectorManifest:
+    """Read and check a manifest, whichever network it describes.
 
     Raises:
         ModelFileError: the file cannot be read or is not JSON.
@@ -224,18 +295,43 @@ def read_manifest(path: Path) -> Manifest:
         raise ModelFileError(f"cannot read {path}: {error.strerror}", remedy=remedy) from error
     except ValueError as error:
         raise ModelFileError(f"{path} is not JSON: {error}", remedy=remedy) from error
+    return parse_manifest(content, where=str(path))
+
+
+def parse_manifest(content: object, *, where: str) -> Manifest | DetectorManifest:
+    """Check a manifest that was read already.
+
+    Args:
+        content: the JSON value.
+        where: what messages call it.
+
+    Raises:
+        ModelContractError: a field is missing, unknown or wrong.
+    """
     version = content.get("schema_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise ModelContractError(
-            f"{path} has manifest version {version}, this agent reads up to {SCHEMA_VERSION}",
+            f"{where} has manifest version {version}, this agent reads up to {SCHEMA_VERSION}",
             remedy="upgrade fer-agent, or use an older model",
         )
     try:
-        return Manifest.model_validate(content)
+        return _ANY_MANIFEST.validate_python(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(step) for step in first["loc"]) or "manifest"
-        raise ModelContractError(f"{path}: {where}: {first['msg']}", remedy=remedy) from error
+        path = ".".join(str(step) for step in first["loc"] if step not in _TASKS) or "manifest"
+        raise ModelContractError(
+            f"{where}: {path}: {first['msg']}",
+            remedy="reinstall the model, or export it again with `fer-train export`",
+        ) from error
+
+
+def _is_detector(path: Path) -> bool:
+    """Tell whether a manifest is a face detector's; one that cannot be read counts as a model."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("task") == "face-detection"
 
 
 def verify_file(path: Path, *, sha256: str, size_bytes: int | None = None) -> None:
