@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,6 @@ from fer_agent.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 CONFIG = """\
 [deployment]
@@ -107,19 +107,37 @@ def test_streams_and_csi_cameras_are_not_looked_at() -> None:
     assert doctor_camera.examine("main", "picam:0") is None
 
 
-def test_camera_held_by_another_program_names_it() -> None:
-    near, far = os.openpty()
-    code = "import sys; print(flush=True); sys.stdin.read()"
+@pytest.fixture
+def terminal() -> Iterator[Path]:
+    """A device with a number that nobody else has open.
+
+    Every container counts its terminals from 0, and `/proc` shows them all.
+    """
+    masters = []
+    while True:
+        near, far = os.openpty()
+        masters.append(near)
+        device = Path(os.ttyname(far))
+        os.close(far)
+        if doctor_camera._holder(device) is None:
+            break
+    yield device
+    for near in masters:
+        os.close(near)
+
+
+def test_camera_held_by_another_program_names_it(terminal: Path) -> None:
+    code = (
+        "import os, sys; os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY);"
+        "print(flush=True); sys.stdin.read()"
+    )
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[far]
+        [sys.executable, "-c", code, terminal], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         try:
             other.stdout.readline()  # type: ignore[union-attr]  # it is a pipe
-            device = os.ttyname(far)
-            os.close(far)
-            found = doctor_camera._holder(doctor_camera.Path(device))
+            found = doctor_camera._holder(terminal)
         finally:
-            os.close(near)
             other.stdin.close()  # type: ignore[union-attr]  # it is a pipe
     assert found is not None
     assert found[0] == other.pid
