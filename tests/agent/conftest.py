@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import secrets
 import select
 import signal
 import socket
@@ -10,6 +12,7 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import paho.mqtt.client as paho
@@ -20,20 +23,31 @@ from paho.mqtt.properties import Properties
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+
+PATIENCE_S = 120.0
+"""How long a test waits for what must come; as long as no machine is slow, only a hang takes it."""
+
+_FIRST_PORT = 10_000
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Find a port that nobody listens on, and that stays so while a broker is down.
+
+    The system takes ports for clients, and for whoever asks for any, from a range above these.
+    """
+    limits = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()
+    while True:
+        port = _FIRST_PORT + secrets.randbelow(int(limits[0]) - _FIRST_PORT)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @pytest.fixture
 def wait_for() -> Callable[..., None]:
     """A function that waits until a condition holds, and fails after a while."""
 
-    def wait(condition: Callable[[], object], timeout_s: float = 40.0) -> None:
+    def wait(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, "waited in vain"
@@ -53,6 +67,7 @@ class Mosquitto:
         store = folder / f"store-{self.port}"
         store.mkdir()
         store.chmod(0o777)
+        self._saved = store / "mosquitto.db"
         settings = [
             "user root",
             f"listener {self.port} 127.0.0.1",
@@ -70,7 +85,7 @@ class Mosquitto:
         self._process = subprocess.Popen(
             [self._program, "-c", self._config], stdout=self._log, stderr=self._log
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             with contextlib.suppress(OSError):
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
@@ -79,16 +94,25 @@ class Mosquitto:
             assert self._process.poll() is None, "mosquitto ended at once"
             time.sleep(0.02)
 
+    @property
+    def uri(self) -> str:
+        return f"mqtt://127.0.0.1:{self.port}"
+
     def save(self) -> None:
-        """Write sessions and retained messages to disk."""
+        """Have sessions and retained messages written to disk."""
         assert self._process is not None
+        before = self._saved.stat().st_ino if self._saved.exists() else None
         self._process.send_signal(signal.SIGUSR1)
-        time.sleep(0.1)
+        deadline = time.monotonic() + PATIENCE_S
+        # It writes a new file and gives it the old one's name.
+        while not self._saved.exists() or self._saved.stat().st_ino == before:
+            assert time.monotonic() < deadline, "mosquitto did not save"
+            time.sleep(0.02)
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self._process is not None:
             self._process.send_signal(how)
-            self._process.wait(10)
+            self._process.wait(PATIENCE_S)
             self._process = None
 
     def close(self) -> None:
@@ -134,7 +158,7 @@ class Subscriber:
         self._subscribed = threading.Event()
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
-            client_id=f"subscriber-{free_port()}",
+            client_id=f"subscriber-{secrets.token_hex(4)}",
             protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
             clean_session=None if five else False,
         )
@@ -149,7 +173,7 @@ class Subscriber:
             properties.SessionExpiryInterval = 3600
         self._client.connect("127.0.0.1", port, properties=properties, **_clean_start(five=five))
         self._client.loop_start()
-        assert self._subscribed.wait(10), "the subscriber got no answer"
+        assert self._subscribed.wait(PATIENCE_S), "the subscriber got no answer"
 
     def _received(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         self.messages.append(
@@ -166,8 +190,17 @@ class Subscriber:
         """Return what came on topics that end so, in order."""
         return [message for message in list(self.messages) if message.topic.endswith(end)]
 
+    def last(self, end: str) -> bytes | None:
+        """Return the payload that came last on topics that end so; None before the first."""
+        came = self.on(end)
+        return came[-1].payload if came else None
+
+    def states(self, end: str) -> list[str]:
+        """Return the states that status messages on topics that end so told, in order."""
+        return [json.loads(message.payload)["state"] for message in self.on(end)]
+
     def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
-        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(10)
+        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(PATIENCE_S)
 
     def close(self) -> None:
         self._client.disconnect()
@@ -192,12 +225,27 @@ def subscribe() -> Iterator[Callable[..., Subscriber]]:
         subscriber.close()
 
 
+@dataclass(frozen=True)
+class Hub:
+    """A broker, and a subscriber that hears all of it."""
+
+    broker: Mosquitto
+    listener: Subscriber
+
+
+@pytest.fixture
+def hub(mosquitto: Callable[..., Mosquitto], subscribe: Callable[..., Subscriber]) -> Hub:
+    """A mosquitto that lets everybody in, and a subscriber there."""
+    broker = mosquitto()
+    return Hub(broker, subscribe(broker.port))
+
+
 class Wire:
     """A TCP proxy to a port of this machine that cuts, stalls, or hangs up when told."""
 
     def __init__(self, target: int) -> None:
         self.target = target
-        self.accepted = 0
+        self.accepted_s: list[float] = []
         self.stalled = False
         self.hang_up_after_first_packet = False
         self._pairs: dict[socket.socket, socket.socket] = {}
@@ -207,6 +255,11 @@ class Wire:
         self.port = int(self._server.getsockname()[1])
         self._thread = threading.Thread(target=self._run, name="wire")
         self._thread.start()
+
+    @property
+    def accepted(self) -> int:
+        """How many connections there were."""
+        return len(self.accepted_s)
 
     def cut(self) -> None:
         """Reset all connections; new ones are let through."""
@@ -235,9 +288,9 @@ class Wire:
 
     def _accept(self) -> None:
         near, _ = self._server.accept()
-        self.accepted += 1
+        self.accepted_s.append(time.monotonic())
         try:
-            far = socket.create_connection(("127.0.0.1", self.target), 2)
+            far = socket.create_connection(("127.0.0.1", self.target), PATIENCE_S)
         except OSError:
             near.close()
             return

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.broker
 
+END_S = 120.0
+"""What a process may take to end on a busy machine."""
 TWO_PEOPLE = "media/head-pose-face-detection-female-and-male.gif"
 MODEL = "microexpnet-fer2013"
 
@@ -56,7 +58,7 @@ class Runner:
     def run(self, *arguments: str, **settings: str) -> tuple[int, str]:
         """Run to the end; return the exit status and stderr."""
         process = self.start("run", "--context", "research", *arguments, **settings)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=END_S)
         return process.returncode, stderr
 
 
@@ -91,23 +93,20 @@ def assert_started_and_ended_once(kinds: dict[str, list[str]]) -> None:
 def test_two_people_in_a_clip_are_two_tracks_at_the_broker(
     runner: Runner,
     shared: Path,
-    mosquitto: Callable[..., Any],
-    subscribe: Callable[..., Any],
+    hub: Any,
     wait_for: Callable[..., None],
 ) -> None:
-    broker = mosquitto()
-    listener = subscribe(broker.port)
     code, stderr = runner.run(
-        "--source", str(shared / TWO_PEOPLE), "--broker", f"mqtt://127.0.0.1:{broker.port}",
+        "--source", str(shared / TWO_PEOPLE), "--broker", hub.broker.uri,
         # Told again every second: the clip is shorter than the default of five.
         FER_AGENT__SMOOTHER__UPDATE_S="1.0",
     )  # fmt: skip
     assert code == 0, stderr
-    wait_for(lambda: listener.on("fer-test/status")[-1].payload.find(b"stopped") > 0)
-    states = [json.loads(message.payload)["state"] for message in listener.on("fer-test/status")]
-    assert states == ["starting", "online", "stopped"]
+    wait_for(lambda: hub.listener.states("fer-test/status")[-1:] == ["stopped"])
+    # Whoever connects only when the first picture is there says at once that it is online.
+    assert hub.listener.states("fer-test/status")[-2:] == ["online", "stopped"]
 
-    events = events_of(listener.on("cameras/main/events"))
+    events = events_of(hub.listener.on("cameras/main/events"))
     schema = schemas.documents()["event.schema.json"]
     for event in events:
         jsonschema.validate(event, schema)
@@ -119,7 +118,7 @@ def test_two_people_in_a_clip_are_two_tracks_at_the_broker(
     assert sequence == list(range(1, len(events) + 1))
     model = model_store.find(MODEL)
     assert {event["data"]["model"]["sha256"] for event in events} == {model.manifest.file().sha256}
-    last = json.loads(listener.on("cameras/main/state")[-1].payload)
+    last = json.loads(hub.listener.last("cameras/main/state"))
     assert (last["dominant"], last["faces"]) == ("nobody", [])
 
 
@@ -127,24 +126,21 @@ def test_two_people_in_a_clip_are_two_tracks_at_the_broker(
 def test_a_signal_ends_open_tracks_says_goodbye_and_exits_with_0(
     runner: Runner,
     shared: Path,
-    mosquitto: Callable[..., Any],
-    subscribe: Callable[..., Any],
+    hub: Any,
     wait_for: Callable[..., None],
     number: signal.Signals,
 ) -> None:
-    broker = mosquitto()
-    listener = subscribe(broker.port)
     process = runner.start(
         "run", "--context", "research", "--source", str(shared / TWO_PEOPLE),
-        "--broker", f"mqtt://127.0.0.1:{broker.port}",
+        "--broker", hub.broker.uri,
         FER_AGENT__CAMERA__MAIN__LOOP="true",
     )  # fmt: skip
-    wait_for(lambda: listener.on("cameras/main/events"), 30)
+    wait_for(lambda: hub.listener.on("cameras/main/events"))
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=15)
+    _, stderr = process.communicate(timeout=END_S)
     assert process.returncode == 0, stderr
-    wait_for(lambda: b"stopped" in listener.on("fer-test/status")[-1].payload)
-    kinds = kinds_by_track(events_of(listener.on("cameras/main/events")))
+    wait_for(lambda: hub.listener.states("fer-test/status")[-1:] == ["stopped"])
+    kinds = kinds_by_track(events_of(hub.listener.on("cameras/main/events")))
     assert kinds
     assert_started_and_ended_once(kinds)
 
@@ -152,21 +148,18 @@ def test_a_signal_ends_open_tracks_says_goodbye_and_exits_with_0(
 def test_a_killed_agent_is_announced_as_offline_by_its_will(
     runner: Runner,
     shared: Path,
-    mosquitto: Callable[..., Any],
-    subscribe: Callable[..., Any],
+    hub: Any,
     wait_for: Callable[..., None],
 ) -> None:
-    broker = mosquitto()
-    listener = subscribe(broker.port)
     process = runner.start(
         "run", "--context", "research", "--source", str(shared / TWO_PEOPLE),
-        "--broker", f"mqtt://127.0.0.1:{broker.port}",
+        "--broker", hub.broker.uri,
         FER_AGENT__CAMERA__MAIN__LOOP="true",
     )  # fmt: skip
-    wait_for(lambda: any(b"online" in m.payload for m in listener.on("fer-test/status")), 30)
+    wait_for(lambda: "online" in hub.listener.states("fer-test/status"))
     process.kill()
-    wait_for(lambda: b"offline" in listener.on("fer-test/status")[-1].payload)
-    sessions = {json.loads(m.payload)["session"] for m in listener.on("fer-test/status")}
+    wait_for(lambda: hub.listener.states("fer-test/status")[-1:] == ["offline"])
+    sessions = {json.loads(m.payload)["session"] for m in hub.listener.on("fer-test/status")}
     assert len(sessions) == 1
 
 
@@ -221,8 +214,7 @@ def test_boxes_of_a_turned_camera_are_those_of_its_own_picture(
     runner: Runner,
     shared: Path,
     tmp_path: Path,
-    mosquitto: Callable[..., Any],
-    subscribe: Callable[..., Any],
+    hub: Any,
     wait_for: Callable[..., None],
 ) -> None:
     """An astronaut who hangs upside down is found when turned, and told where she hangs."""
@@ -231,15 +223,15 @@ def test_boxes_of_a_turned_camera_are_those_of_its_own_picture(
     with Image.open(shared / "media" / "astronaut.png") as portrait:
         for number in range(8):
             portrait.convert("RGB").rotate(180).save(folder / f"{number}.png")
-    broker = mosquitto()
-    listener = subscribe(broker.port)
     code, stderr = runner.run(
-        "--source", str(folder), "--broker", f"mqtt://127.0.0.1:{broker.port}",
+        "--source", str(folder), "--broker", hub.broker.uri,
         FER_AGENT__CAMERA__MAIN__ROTATE="180",
+        # No picture is left out on a busy machine: a face must be found in two.
+        FER_AGENT__CAMERA__MAIN__PACE="fast",
     )  # fmt: skip
     assert code == 0, stderr
-    wait_for(lambda: len(listener.on("cameras/main/events")) == 2)
-    left, top, right, bottom = events_of(listener.on("cameras/main/events"))[0]["data"]["box"]
+    wait_for(lambda: len(hub.listener.on("cameras/main/events")) == 2)
+    left, top, right, bottom = events_of(hub.listener.on("cameras/main/events"))[0]["data"]["box"]
     # Upright her face is in the upper middle of the picture.
     assert 0.4 < (left + right) / 2 < 0.65
     assert 0.65 < (top + bottom) / 2 < 0.9
@@ -307,25 +299,22 @@ def test_wrong_use_ends_with_its_code_and_says_why(
 
 def test_a_camera_that_is_not_there_is_a_state_and_not_the_end(
     runner: Runner,
-    mosquitto: Callable[..., Any],
-    subscribe: Callable[..., Any],
+    hub: Any,
     wait_for: Callable[..., None],
 ) -> None:
-    broker = mosquitto()
-    listener = subscribe(broker.port)
     process = runner.start(
         "run", "--context", "research", "--source", "/dev/video77",
-        "--broker", f"mqtt://127.0.0.1:{broker.port}",
+        "--broker", hub.broker.uri,
     )  # fmt: skip
-    wait_for(lambda: any(b"degraded" in m.payload for m in listener.on("fer-test/status")), 30)
-    wait_for(lambda: listener.on("cameras/main/status"))
-    status = json.loads(listener.on("cameras/main/status")[-1].payload)
+    wait_for(lambda: "degraded" in hub.listener.states("fer-test/status"))
+    wait_for(lambda: hub.listener.on("cameras/main/status"))
+    status = json.loads(hub.listener.last("cameras/main/status"))
     assert status["state"] == "offline"
     assert "/dev/video77" in status["reason"]
-    wait_for(lambda: listener.on("alerts/camera-main"))
-    assert "/dev/video77" in json.loads(listener.on("alerts/camera-main")[-1].payload)["text"]
+    wait_for(lambda: hub.listener.on("alerts/camera-main"))
+    assert "/dev/video77" in json.loads(hub.listener.last("alerts/camera-main"))["text"]
     time.sleep(0.5)
     assert process.poll() is None
     process.terminate()
-    process.communicate(timeout=15)
+    process.communicate(timeout=END_S)
     assert process.returncode == 0
