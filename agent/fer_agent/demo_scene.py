@@ -15,6 +15,8 @@ from fer_agent.errors import CameraError
 from fer_agent.records import Frame
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from fer_agent.records import Bgr
@@ -96,14 +98,18 @@ class Scene:
         Raises:
             CameraError: a picture of the package is missing or cannot be decoded.
         """
-        self._pictures = {person.name: _read_cut_out(person.file) for person in (COLLINS, HOPPER)}
+        self._pictures = {person.name: read_cut_out(person.file) for person in (COLLINS, HOPPER)}
         self._backdrop = _draw_backdrop()
 
     def draw(self, number: int) -> Bgr:
         """Draw frame `number`, counted from 0; uint8 (480, 640, 3), a new array."""
+        return self.draw_people([(visit.person, pose) for visit, pose in poses(number)])
+
+    def draw_people(self, people: Sequence[tuple[Person, Pose]]) -> Bgr:
+        """Draw anybody anywhere, those in front last; uint8 (480, 640, 3), a new array."""
         image = self._backdrop.copy()
-        for visit, pose in poses(number):
-            _paste(image, self._pictures[visit.person.name], visit.person, pose)
+        for person, pose in people:
+            _paste(image, self._pictures[person.name], person, pose)
         return image
 
 
@@ -189,8 +195,12 @@ def _ease(share: float) -> float:
     return share * share * (3 - 2 * share)
 
 
-def _read_cut_out(file: str) -> Bgr:
-    """Return a portrait as uint8 (H, W, 4), colours multiplied by alpha."""
+def read_cut_out(file: str) -> Bgr:
+    """Return a portrait as uint8 (H, W, 4), colours multiplied by alpha.
+
+    Raises:
+        CameraError: the picture is missing or cannot be decoded.
+    """
     path = Path(__file__).parent / "demo_assets" / file
     picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if picture is None or picture.shape[2:] != (4,):

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
+from fer_agent import golden
 from fer_agent.classifier import CropClassifier
 from fer_agent.config import TrackerConfig
 from fer_agent.errors import FindingsError, ModelFileError, UsageError
@@ -69,6 +70,16 @@ def test_graph_equals_the_network_on_real_crops(run: Run, model: Path, faces: Fa
     weights.CopyFrom(onnx.numpy_helper.from_array(moved, weights.name))
     with pytest.raises(FindingsError, match="differs from PyTorch"):
         deploy.refuse_difference(network, graph, faces.images)
+
+
+def test_golden_inputs_go_with_the_model(model: Path) -> None:
+    stored = StoredModel(folder=model, manifest=read_manifest(model / "manifest.json"))
+    path = stored.golden_file()
+    assert path is not None
+    answers = golden.load(path)
+    agreement = golden.compare(OnnxSession(model / "model.onnx"), answers)
+    assert answers.input.shape == (24, 1, 48, 48)
+    assert agreement.within(golden.TOLERANCES["fp32"])
 
 
 def test_manifest_says_what_was_measured(run: Run, model: Path, faces: FaceSet) -> None:

@@ -23,7 +23,7 @@ from fer_trainer.data.faceset import Split
 from fer_trainer.deploy import graph_logits
 from fer_trainer.errors import CheckpointError
 from fer_trainer.files import write_bytes
-from fer_trainer.release import model_file, write_manifest
+from fer_trainer.release import model_file, write_golden, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +74,8 @@ def quantize(
 ) -> tuple[Quantized, Quantized]:
     """Add `model.int8.onnx` and `model.fp16.onnx` to a model folder and its manifest.
 
-    The test split is not looked at. INT8 is calibrated on training crops.
+    A model without golden inputs gets them too. The test split is not looked at. INT8 is
+    calibrated on training crops.
 
     Args:
         folder: a released model.
@@ -174,7 +175,10 @@ def _measured(
 def _add_files(manifest: Manifest, folder: Path, files: list[ModelFile]) -> None:
     made = {file.precision for file in files}
     others = tuple(file for file in manifest.files if file.precision not in made)
-    write_manifest(manifest.model_copy(update={"files": (*others, *files)}), folder)
+    session = OnnxSession(folder / manifest.file("fp32").path)
+    golden = manifest.golden or write_golden(folder, session, manifest.input.size)
+    changes = {"files": (*others, *files), "golden": golden}
+    write_manifest(manifest.model_copy(update=changes), folder)
 
 
 @contextlib.contextmanager

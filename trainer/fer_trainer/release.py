@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from fer_agent import golden, golden_pictures
 from fer_agent.errors import UsageError
 from fer_agent.model_store import (
     EMOTIONS,
     Calibration,
+    GoldenFile,
     Manifest,
     Metrics,
     ModelFile,
@@ -45,7 +47,7 @@ class Release:
     """What was written.
 
     Attributes:
-        folder: with `model.onnx`, `manifest.json` and `card.md`.
+        folder: with `model.onnx`, `golden.npz`, `manifest.json` and `card.md`.
         manifest: as read back.
         difference: largest difference of a logit between PyTorch and the graph.
     """
@@ -105,6 +107,7 @@ def release(
         version=version,
         task="facial-emotion",
         files=(model_file(folder / "model.onnx", "fp32"),),
+        golden=write_golden(folder, session, (SIZE_PX, SIZE_PX)),
         input=ModelInput(
             shape=("N", 1, SIZE_PX, SIZE_PX), dtype="uint8", layout="NCHW", colour="gray"
         ),
@@ -140,6 +143,23 @@ def metrics_of(one: Figures, *, dataset: str, split: str, protocol: str) -> Metr
         per_class_f1={label: round(each.f1, 6) for label, each in one.per_class.items()},
         ece=round(one.ece, 6),
     )
+
+
+def write_golden(folder: Path, session: OnnxSession, size: tuple[int, int]) -> GoldenFile:
+    """Write golden inputs with the FP32 graph's answers into a model's folder.
+
+    Args:
+        folder: the model's.
+        session: its FP32 graph.
+        size: height and width of its input in pixels.
+
+    Raises:
+        StorageError: the file could not be written.
+    """
+    path = folder / golden.FILE_NAME
+    answers = golden.record(session, golden_pictures.gray_crops(size))
+    write_bytes(path, golden.encode(answers))
+    return GoldenFile(path=path.name, sha256=file_sha256(path), bytes=path.stat().st_size)
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> Manifest:
