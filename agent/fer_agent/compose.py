@@ -11,6 +11,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from fer_agent import __version__, board, model_store
+from fer_agent.activation.judge import Rules
+from fer_agent.activation.swap import Ready
+from fer_agent.activation.watch import ModelWatch
 from fer_agent.camera.alerts import with_alert
 from fer_agent.camera.sources import make_camera
 from fer_agent.camera.view import OriginalCoordinates, View, ViewedCamera
@@ -21,7 +24,7 @@ from fer_agent.messages import Identity
 from fer_agent.payloads import InfoPayload, ModelInfo, Models
 from fer_agent.pipeline import Pipeline
 from fer_agent.recorder import Record, RecordingClassifier
-from fer_agent.records import CameraState, CameraStatus
+from fer_agent.records import CameraState, CameraStatus, ModelIdentity
 from fer_agent.runtime.onnx import OnnxSession
 from fer_agent.service import Agent
 from fer_agent.smoother import EmotionSmoother
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_agent.camera.threaded import ThreadedCamera
-    from fer_agent.config import AgentConfig, CameraConfig, DetectorConfig
+    from fer_agent.config import AgentConfig, CameraConfig, ClassifierConfig, DetectorConfig
     from fer_agent.model_store import StoredModel
     from fer_agent.mqtt.publisher import MqttPublisher
     from fer_agent.ports import Camera, EmotionClassifier, FaceDetector, Publisher
@@ -92,22 +95,21 @@ def build(
         UsageError: the record cannot be written.
     """
     store = config.models.path or model_store.default_store()
-    model = model_store.find(config.classifier.model, store)
-    classifier = CropClassifier(
-        OnnxSession(
-            model.verified_file(config.classifier.precision), threads=config.classifier.threads
-        ),
-        model.manifest,
+    models = ModelWatch(
+        store,
+        config.classifier.model,
+        load=partial(_classifier, config.classifier),
+        rules=Rules(confirm_s=config.models.confirm_minutes * 60.0),
     )
     new_detector, detector_info = _detector(config.detector, store, options.progress)
     identity = Identity.of_this_run(config.device.id)
     publisher = None
     if options.publish:
-        publisher = _publisher(config, identity, model, detector_info)
+        publisher = _publisher(config, identity, models.ready, detector_info)
     record = None
     if options.record is not None:
-        record = Record(options.record, _record_header(config, model, identity))
-    line = _Line(config, model, classifier, new_detector, record, options.max_frames)
+        record = Record(options.record, _record_header(config, models.ready, identity))
+    line = _Line(config, models.classifier, new_detector, record, options.max_frames)
     pipelines: dict[str, Pipeline] = {}
     meters: list[CameraMeter] = []
     pulses: dict[str, Callable[[], int]] = {}
@@ -129,8 +131,14 @@ def build(
         interval_s=config.health.interval_s,
         counters=None if publisher is None else publisher.counters,
     )
+    models.serve(health.frames, partial(_tell_classifier, publisher, detector_info))
     return Agent(
-        pipelines, publisher=publisher, health=health, record=record, watchdog=Watchdog(pulses)
+        pipelines,
+        publisher=publisher,
+        health=health,
+        record=record,
+        watchdog=Watchdog(pulses),
+        chores=[models],
     )
 
 
@@ -150,8 +158,7 @@ class _Line:
     """What the pipelines of all cameras have in common."""
 
     config: AgentConfig
-    model: StoredModel
-    classifier: CropClassifier
+    classifier: EmotionClassifier
     new_detector: Callable[[], FaceDetector]
     record: Record | None
     max_frames: int | None
@@ -178,7 +185,7 @@ class _Line:
             detector=TimedDetector(self.new_detector(), clock),
             tracker=TimedTracker(IouTracker(self.config.tracker), clock),
             classifier=classifier,
-            smoother=TimedSmoother(_smoother(self.config, self.model), clock),
+            smoother=TimedSmoother(_smoother(self.config), clock),
             publisher=TimedPublisher(outlet, clock),
         )
         return pipeline, meter
@@ -209,33 +216,51 @@ def _detector(
     return lambda: YuNetDetector(session, config), info
 
 
-def _smoother(config: AgentConfig, model: StoredModel) -> EmotionSmoother:
-    abstain_below = config.smoother.abstain_below
-    if abstain_below is None:
-        abstain_below = model.manifest.calibration.abstain_below
-    return EmotionSmoother(config.smoother, abstain_below=abstain_below)
+def _smoother(config: AgentConfig) -> EmotionSmoother:
+    return EmotionSmoother(config.smoother, abstain_below=config.smoother.abstain_below)
+
+
+def _classifier(config: ClassifierConfig, model: StoredModel) -> Ready:
+    """Load a model's file of the configured precision.
+
+    Raises:
+        ModelError: the file is not there, not whole, or not what its manifest says.
+    """
+    manifest = model.manifest
+    file = manifest.file(config.precision)
+    session = OnnxSession(model.verified_file(config.precision), threads=config.threads)
+    identity = ModelIdentity(manifest.name, file.sha256, manifest.calibration.abstain_below)
+    return Ready(
+        classifier=CropClassifier(session, manifest, identity=identity),
+        info=ModelInfo(
+            name=manifest.name,
+            sha256=file.sha256,
+            version=manifest.version,
+            precision=file.precision,
+        ),
+        labels=manifest.labels,
+    )
+
+
+def _tell_classifier(
+    publisher: MqttPublisher | None, detector: ModelInfo | None, classifier: ModelInfo
+) -> None:
+    if publisher is not None:
+        publisher.update_info(models=Models(classifier=classifier, detector=detector))
 
 
 def _publisher(
-    config: AgentConfig, identity: Identity, model: StoredModel, detector: ModelInfo | None
+    config: AgentConfig, identity: Identity, ready: Ready, detector: ModelInfo | None
 ) -> MqttPublisher:
     from fer_agent.mqtt.publisher import MqttPublisher
 
-    manifest = model.manifest
-    file = manifest.file(config.classifier.precision)
-    classifier = ModelInfo(
-        name=manifest.name,
-        sha256=file.sha256,
-        version=manifest.version,
-        precision=file.precision,
-    )
     info = InfoPayload(
         agent_version=__version__,
         python_version=platform.python_version(),
         os=platform.platform(),
         board=board.model_name(),
         runtime=f"ONNX Runtime {version('onnxruntime')}",
-        models=Models(classifier=classifier, detector=detector),
+        models=Models(classifier=ready.info, detector=detector),
         cameras=tuple(config.camera),
         config_sha256=hashlib.sha256(config.model_dump_json().encode()).hexdigest(),
         deployment_context=config.deployment.context,
@@ -244,16 +269,14 @@ def _publisher(
     return MqttPublisher(config.mqtt, identity, info)
 
 
-def _record_header(
-    config: AgentConfig, model: StoredModel, identity: Identity
-) -> dict[str, object]:
+def _record_header(config: AgentConfig, ready: Ready, identity: Identity) -> dict[str, object]:
     return {
         "device": config.device.id,
         "session": identity.session,
         "agent_version": __version__,
-        "model": model.manifest.name,
-        "model_sha256": model.manifest.file(config.classifier.precision).sha256,
-        "labels": list(model.manifest.labels),
+        "model": ready.info.name,
+        "model_sha256": ready.info.sha256,
+        "labels": list(ready.labels),
         "cameras": list(config.camera),
     }
 

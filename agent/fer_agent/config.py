@@ -304,6 +304,18 @@ class ModelsConfig(Section):
     path: AnyPath | None = Field(default=None, examples=["/var/lib/fer-agent/models"])
     """Folder of downloaded models; by default /var/lib/fer-agent/models, or the user's data."""
 
+    keep_versions: Annotated[int, Field(ge=2, le=100)] = 3
+    """Versions of one model that stay in the store, the running one included."""
+
+    keep_bytes: Annotated[int, Field(ge=1_000_000)] = 200_000_000
+    """Size of those versions together; what runs and what it would go back to always stay."""
+
+    slowdown_limit: Annotated[float, Field(ge=1.0, le=100.0)] = 1.5
+    """A new version that takes longer for a face than so many times the current one is refused."""
+
+    confirm_minutes: Annotated[float, Field(gt=0.0, le=1440.0)] = 10.0
+    """Minutes without a fault after which a new version has proved itself; before, it goes back."""
+
 
 class HealthConfig(Section):
     """Figures about the agent itself."""

@@ -68,6 +68,11 @@ class HealthReporter:
         self._started_ns = time.monotonic_ns()
         self._last = self._totals()
 
+    def frames(self) -> tuple[int, int]:
+        """Return how many frames all cameras gave since the start, and how many were processed."""
+        totals = self._totals()
+        return totals.captured, totals.processed
+
     def measure(self) -> HealthPayload:
         """Return the figures since the last call; rates are summed over all cameras."""
         before, now = self._last, self._totals()

@@ -6,13 +6,13 @@ import logging
 import threading
 import time
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from fer_agent.errors import CameraError
 from fer_agent.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from fer_agent.health import HealthReporter
     from fer_agent.mqtt.publisher import MqttPublisher
@@ -25,8 +25,22 @@ _JOIN_TIMEOUT_S = 3.0
 """How long a pipeline may take to end its tracks after its camera was closed."""
 
 
+_CHORE_INTERVAL_S = 1.0
+
 _STOP = "stop"
 _ENDED = "ended"
+
+
+class Chore(Protocol):
+    """Something to look after once a second beside the frames, on the thread of `Agent.run`."""
+
+    def tick(self) -> None:
+        """Look after it and return soon; what goes wrong outside the agent is no exception."""
+        ...
+
+    def close(self, *, orderly: bool) -> None:
+        """End with the agent; `orderly` is False when a network failed or a bug ended it."""
+        ...
 
 
 class _Worker:
@@ -63,6 +77,7 @@ class Agent:
         health: HealthReporter,
         record: Record | None = None,
         watchdog: Watchdog | None = None,
+        chores: Sequence[Chore] = (),
     ) -> None:
         """Take the parts over; `run` starts and ends them.
 
@@ -72,6 +87,7 @@ class Agent:
             health: makes the health figures; also for whoever runs the agent, once it ended.
             record: closed at the end of the run.
             watchdog: tells systemd that the agent is ready, alive and stopping.
+            chores: looked after once a second.
         """
         # SimpleQueue.put is the one wake-up call that is safe inside a signal handler.
         self._wake: SimpleQueue[str] = SimpleQueue()
@@ -82,7 +98,14 @@ class Agent:
         self._publisher = publisher
         self._record = record
         self._watchdog = watchdog or Watchdog({})
+        self._chores = chores
+        self._chores_due_s = 0.0
         self.health = health
+
+    @property
+    def pipelines(self) -> dict[str, Pipeline]:
+        """The pipelines by camera, for whoever measures one without running the agent."""
+        return {worker.name: worker.pipeline for worker in self._workers}
 
     def stop(self) -> None:
         """Ask a running agent to end, from any thread or a signal handler; returns at once."""
@@ -100,11 +123,15 @@ class Agent:
         for worker in self._workers:
             worker.thread.start()
         self._watchdog.ready()
+        orderly = False
         try:
             self._wait()
+            orderly = not self._broken()
         finally:
             self._watchdog.stopping()
             self._end()
+            for chore in self._chores:
+                chore.close(orderly=orderly and not self._broken())
         self._raise_errors()
 
     def _wait(self) -> None:
@@ -112,7 +139,9 @@ class Agent:
         health_due_s = time.monotonic() + self.health.interval_s
         while self._busy():
             self._watchdog.feed([worker.name for worker in self._workers if worker.ended])
-            rest_s = max(0.0, health_due_s - time.monotonic())
+            self._do_chores()
+            due_s = min(health_due_s, self._chores_due_s) if self._chores else health_due_s
+            rest_s = max(0.0, due_s - time.monotonic())
             try:
                 if self._wake.get(timeout=min(rest_s, self._watchdog.interval_s)) == _STOP:
                     return
@@ -122,12 +151,21 @@ class Agent:
                     if self._publisher is not None:
                         self._publisher.health(self.health.measure())
 
-    def _busy(self) -> bool:
-        broken = any(
+    def _do_chores(self) -> None:
+        if time.monotonic() >= self._chores_due_s:
+            for chore in self._chores:
+                chore.tick()
+            self._chores_due_s = time.monotonic() + _CHORE_INTERVAL_S
+
+    def _broken(self) -> bool:
+        """Whether a pipeline ended by a fault that is not its camera's."""
+        return any(
             worker.error is not None and not isinstance(worker.error, CameraError)
             for worker in self._workers
         )
-        return not broken and not all(worker.ended for worker in self._workers)
+
+    def _busy(self) -> bool:
+        return not self._broken() and not all(worker.ended for worker in self._workers)
 
     def _end(self) -> None:
         """Close cameras, let the pipelines end their tracks, then say goodbye to the broker."""

@@ -2,6 +2,62 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
+from fer_agent.commands.options import ConfigOption, JsonOption
+from fer_agent.commands.terminal import print_json
+
+if TYPE_CHECKING:
+    from fer_agent.activation.journal import Build
+
 app = typer.Typer()
+
+NameArgument = Annotated[str, typer.Argument(help="Name of the model.", show_default=False)]
+
+
+@app.command()
+def activate(
+    name: NameArgument,
+    version: Annotated[
+        str | None,
+        typer.Argument(
+            help="Version in the store, or the shipped one; by default the newest in the store.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try a version that is in the store and switch to it, also one that was refused before."""
+    from fer_agent import config_file
+    from fer_agent.activation.change import configured
+
+    settings = config_file.load_incomplete(config)
+    build = configured(settings).activate_installed(name, version)
+    _tell(name, build, as_json=as_json)
+
+
+@app.command()
+def rollback(
+    name: NameArgument, *, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
+    """Go back to the version before; the one left behind is not taken again by itself."""
+    from fer_agent import config_file, model_store
+    from fer_agent.activation.probation import roll_back
+
+    settings = config_file.load_incomplete(config)
+    store = settings.models.path or model_store.default_store()
+    build = roll_back(store, name, "rolled back by hand")
+    _tell(name, build, as_json=as_json)
+
+
+def _tell(name: str, build: Build | None, *, as_json: bool) -> None:
+    """Say which version is linked now; None is the shipped one."""
+    if as_json:
+        print_json({"name": name, "active": None if build is None else build.model_dump()})
+    else:
+        which = "the version shipped with the agent" if build is None else build.version
+        typer.echo(f"{name}: {which} is active; a running agent takes it over within seconds")
