@@ -180,8 +180,9 @@ class MqttPublisher:
             on_message=self._received,
             farewell=lambda: self._set_state("stopped"),
         )
+        self._info = info
         self._set_state("starting")
-        self._mailroom.put(Slot(self._topic(Kind.INFO), lambda _clock: info.encode()))
+        self.update_info()
 
     def start(self) -> None:
         """Begin to connect, and go on until `stop`, whether or not the broker is there."""
@@ -193,6 +194,12 @@ class MqttPublisher:
             origin = Origin(self._identity, name, self._model)
             self._cameras[name] = CameraPublisher(origin, self._mailroom, self._reconsider)
         return self._cameras[name]
+
+    def update_info(self, **changes: object) -> None:
+        """Publish what runs here again, with some fields of `InfoPayload` replaced."""
+        with self._lock:
+            info = self._info = self._info.model_copy(update=changes)
+            self._mailroom.put(Slot(self._topic(Kind.INFO), lambda _clock: info.encode()))
 
     def health(self, payload: HealthPayload) -> None:
         """Publish the health figures.
