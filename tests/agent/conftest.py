@@ -44,6 +44,12 @@ def free_port() -> int:
 
 
 @pytest.fixture
+def port() -> int:
+    """A port for a server that goes and comes back."""
+    return free_port()
+
+
+@pytest.fixture
 def wait_for() -> Callable[..., None]:
     """A function that waits until a condition holds, and fails after a while."""
 

@@ -115,10 +115,10 @@ def test_missing_password_file_is_a_camera_fault_that_can_heal(rtsp: str, tmp_pa
         source.open()
 
 
-def test_a_dead_server_is_told_and_its_return_noticed(rtsp: str) -> None:
+def test_a_dead_server_is_told_and_its_return_noticed(rtsp: str, port: int) -> None:
     del rtsp  # for its checks
     statuses: list[CameraStatus] = []
-    with rtsp_server() as url:
+    with rtsp_server(port=str(port)) as url:
         camera = ThreadedCamera(
             StreamSource(url), name="door", gap_s=1, live=True, on_status=statuses.append
         )
@@ -127,7 +127,7 @@ def test_a_dead_server_is_told_and_its_return_noticed(rtsp: str) -> None:
         assert statuses[-1].state.value == "online"
     next(item for item in frames if isinstance(item, Gap))
     assert statuses[-1].state.value == "offline"
-    with rtsp_server(port=url.split(":")[2].split("/")[0]):
+    with rtsp_server(port=str(port)):
         next(item for item in frames if isinstance(item, Frame))
         assert statuses[-1].state.value == "online"
         camera.close()

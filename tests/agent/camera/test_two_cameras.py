@@ -66,6 +66,7 @@ def test_a_killed_camera_comes_back_while_the_other_goes_on(
     tmp_path: Path,
     shared: Path,
     hub: Any,
+    port: int,
     wait_for: Callable[..., None],
 ) -> None:
     clip = shared / "media" / "head-pose-face-detection-female-and-male.gif"
@@ -80,7 +81,7 @@ def test_a_killed_camera_comes_back_while_the_other_goes_on(
         return hub.listener.states(f"cameras/{camera}/status")[-1:]
 
     with web_camera(clip, 20) as steady, ExitStack() as stack:
-        with web_camera(clip, 20) as killed:
+        with web_camera(clip, 20, port) as killed:
             ports = {"steady": steady, "killed": killed}
             path = config_file(tmp_path, shared, hub.broker.uri, ports)
             agent = stack.enter_context(running(path, tmp_path))
@@ -91,7 +92,7 @@ def test_a_killed_camera_comes_back_while_the_other_goes_on(
         wait_for(lambda: told("killed").count("ended") == 2)
         before = len(events("steady"))
         wait_for(lambda: len(events("steady")) > before + 2)  # it goes on meanwhile
-        with web_camera(clip, 20, port=killed):
+        with web_camera(clip, 20, port):
             wait_for(lambda: state("killed") == ["online"])
             wait_for(lambda: hub.listener.last("alerts/camera-killed") == b"")
             wait_for(lambda: told("killed").count("started") == 4)

@@ -117,8 +117,8 @@ def source(upstream: Upstream) -> PinnedFile:
         url=f"http://127.0.0.1:{upstream.port}/models/{NAME}",
         sha256=hashlib.sha256(CONTENT).hexdigest(),
         size_bytes=len(CONTENT),
-        timeout_s=5.0,
-        limit_s=5.0,
+        timeout_s=60.0,
+        limit_s=60.0,
     )
 
 
@@ -186,7 +186,8 @@ def test_a_bad_answer_is_an_error_and_leaves_nothing(
     upstream: Upstream, source: PinnedFile, tmp_path: Path, behaviour: str, message: str
 ) -> None:
     upstream.behave = getattr(upstream, behaviour)
-    impatient = replace(source, timeout_s=0.2, limit_s=0.4)
+    limits = {"stalls": {"timeout_s": 0.2}, "dribbles": {"limit_s": 0.4}}
+    impatient = replace(source, **limits.get(behaviour, {}))
     with pytest.raises(DownloadError, match=message) as caught:
         locate(DetectorConfig(), tmp_path, source=impatient)
     assert source.url in str(caught.value)
