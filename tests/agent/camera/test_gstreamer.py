@@ -33,13 +33,13 @@ def pattern(kind: str = "white", count: int = -1, **settings: Any) -> GstSource:
 
 
 def read(source: GstSource) -> Frame | Gap | None:
-    until_s = time.monotonic() + 20
+    until_s = time.monotonic() + 60
     while time.monotonic() < until_s:
         try:
             return source.read()
         except TimeoutError:
             continue
-    raise AssertionError("no picture within 20 s")
+    raise AssertionError("no picture within 60 s")
 
 
 @pytest.fixture
@@ -159,14 +159,14 @@ def test_a_killed_child_is_replaced_and_frames_go_on() -> None:
     source = pattern("ball")
     statuses: list[CameraStatus] = []
     camera = ThreadedCamera(
-        source, name="csi", gap_s=30, live=True, on_status=statuses.append, deadline_s=20
+        source, name="csi", gap_s=30, live=True, on_status=statuses.append, deadline_s=60
     )
     frames = camera.frames()
     assert isinstance(next(frames), Frame)
     assert source._child is not None
     first = source._child._process.pid
     os.kill(first, 9)
-    until_s = time.monotonic() + 20
+    until_s = time.monotonic() + 60
     while camera.stats().reopened == 0 and time.monotonic() < until_s:
         next(frames)
     assert isinstance(next(frames), Frame)
@@ -200,10 +200,10 @@ def test_pictures_arrive_whole_however_they_are_cut() -> None:
     )
     child = PictureChild(lambda fd: [sys.executable, "-c", script, str(fd)], 1000)
     for _ in range(3):
-        picture = child.read(10)
+        picture = child.read(60)
         assert picture.tolist() == list(range(100)) * 10
     with pytest.raises(ChildEndedError, match="goodbye"):
-        child.read(10)
+        child.read(60)
     child.close()
 
 
@@ -211,7 +211,7 @@ def test_a_child_that_falls_silent_before_it_ends_is_an_ended_child() -> None:
     script = "import os, time; os.close(1); os.close(2); time.sleep(0.3)"
     child = PictureChild(lambda _: [sys.executable, "-c", script], 100)
     with pytest.raises(ChildEndedError):
-        child.read(20)
+        child.read(60)
     child.close()
 
 

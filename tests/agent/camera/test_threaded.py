@@ -25,7 +25,7 @@ def _no_thread_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - before:
-        thread.join(5)
+        thread.join(60)
     assert set(threading.enumerate()) <= before
 
 
@@ -54,12 +54,12 @@ def test_a_file_ends_by_itself_with_every_frame_when_lossless() -> None:
 
 def test_a_slow_taker_gets_the_newest_frame_and_the_rest_is_counted() -> None:
     taken, gave_all = threading.Event(), threading.Event()
-    steps = [picture(0), lambda: taken.wait(5) and None, *map(picture, range(1, 10)), gave_all.set]
+    steps = [picture(0), lambda: taken.wait(60) and None, *map(picture, range(1, 10)), gave_all.set]
     one, _ = camera(steps)
     frames = one.frames()
     next(frames)
     taken.set()
-    assert gave_all.wait(5)
+    assert gave_all.wait(60)
     newest = next(frames)
     one.close()
     assert isinstance(newest, Frame)
@@ -76,7 +76,7 @@ def test_4k_at_60_frames_a_second_is_taken_as_fast_as_the_taker_can() -> None:
     taken = 0
     for item in one.frames():
         assert isinstance(item, Frame)
-        assert gave_all.wait(10)  # slower than the camera by far
+        assert gave_all.wait(60)  # slower than the camera by far
         taken += 1
         if item.number == 180:
             break
@@ -87,7 +87,7 @@ def test_4k_at_60_frames_a_second_is_taken_as_fast_as_the_taker_can() -> None:
 
 def test_a_stuck_camera_disturbs_no_other() -> None:
     release = threading.Event()
-    steps = [picture(), lambda: release.wait(20) and None]
+    steps = [picture(), lambda: release.wait(60) and None]
     stuck, _ = camera(steps, name="stuck", gap_s=1, deadline_s=60)
     steady, statuses = camera([*map(picture, range(50)), None], live=False, lossless=True)
     frames = stuck.frames()
@@ -111,7 +111,7 @@ def test_a_gap_comes_before_pictures_of_another_size() -> None:
 
 def test_frames_that_stay_away_are_one_gap_and_one_status() -> None:
     release = threading.Event()
-    steps = [picture(captured_ns=77), lambda: release.wait(20) and None, picture()]
+    steps = [picture(captured_ns=77), lambda: release.wait(60) and None, picture()]
     one, statuses = camera(steps, gap_s=1, deadline_s=60)
     frames = one.frames()
     first, gap = next(frames), next(frames)
@@ -210,10 +210,8 @@ def test_a_quiet_camera_is_opened_again() -> None:
     one = ThreadedCamera(
         source, name="q", gap_s=0.05, live=True, on_status=Statuses(), deadline_s=0.1
     )
-    frames = one.frames()
-    next(frames)
-    assert isinstance(next(frames), Gap)
-    until_s = time.monotonic() + 20
+    assert any(isinstance(item, Gap) for item in one.frames())
+    until_s = time.monotonic() + 60
     while one.stats().reopened < 2 and time.monotonic() < until_s:
         time.sleep(0.01)
     one.close()
@@ -222,22 +220,24 @@ def test_a_quiet_camera_is_opened_again() -> None:
 
 def test_a_call_that_never_returns_is_left_behind() -> None:
     release = threading.Event()
-    steps = [picture(1), lambda: release.wait(20) and None, picture(2), picture(3)]
+    steps = [picture(1), lambda: release.wait(60) and None, picture(2), picture(3)]
     one, statuses = camera(steps, deadline_s=0.1, gap_s=0.1)
-    frames = [item for item in take(one, 3) if isinstance(item, Frame)]
+    frames = (item for item in one.frames() if isinstance(item, Frame))
+    shades = [int(next(frames).luma[0, 0]) for _ in range(2)]
     release.set()
-    assert int(frames[0].luma[0, 0]) == 1
-    assert len(frames) >= 2
+    one.close()
+    assert shades[0] == 1
+    assert shades[1] in (2, 3)
     assert any("does not return" in word for word in statuses.words())
     assert statuses.words()[-1] == "online"
 
 
 def test_stuck_threads_do_not_pile_up() -> None:
     release = threading.Event()
-    one, statuses = camera([lambda: release.wait(20) and None] * 50, deadline_s=0.05, gap_s=0.05)
+    one, statuses = camera([lambda: release.wait(60) and None] * 50, deadline_s=0.05, gap_s=0.05)
 
     def end() -> None:
-        statuses.wait_for("reconnect the camera", 20)
+        statuses.wait_for("reconnect the camera", 60)
         one.close()
 
     ender = threading.Thread(target=end)
