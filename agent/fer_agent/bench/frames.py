@@ -1,0 +1,293 @@
+"""Whole frames through the agent's own pipeline, stage by stage and for minutes on end.
+
+The pipeline is the one that `compose.build` makes for `fer-agent run`; only its camera is ours.
+Events go into its outbox, which nobody empties: no broker is needed, and none disturbs.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from fer_agent import compose, model_store
+from fer_agent.bench.crowd import CrowdSource
+from fer_agent.bench.protocol import StopFlag, memory, summary
+from fer_agent.camera.replay import ReplaySource
+from fer_agent.camera.threaded import ThreadedCamera
+from fer_agent.config import AgentConfig, CameraConfig, MqttConfig
+from fer_agent.crop import crop_faces
+from fer_agent.errors import FindingsError
+from fer_agent.records import Gap
+from fer_agent.stages import (
+    StageClock,
+    TimedDetector,
+    TimedPublisher,
+    TimedSmoother,
+    TimedTracker,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fer_agent.camera.threaded import FrameSource
+    from fer_agent.pipeline import Pipeline
+    from fer_agent.ports import Camera, EmotionClassifier
+    from fer_agent.records import CameraStatus, EmotionScores, Frame, Tracks
+
+CAMERA: Final = "bench"
+SCENE: Final = "scene"
+
+_NOBODY_S_BROKER: Final = "mqtt://127.0.0.1:9"
+"""The outbox wants a broker's address; it is never connected."""
+
+_LONGEST_PIECE_S: Final = 10.0
+_PIECES: Final = 120
+"""About so many points has a long run's plot."""
+
+
+def measure_frames(
+    task: dict[str, Any], stop: StopFlag, tell: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Run the pipeline as a task says.
+
+    Args:
+        task: `config` (the agent's, as JSON), `clip` (a path, or `SCENE`), `faces` in the scene,
+            `warmup` and `frames` to measure, or `sustained_s`.
+        stop: ends the measurement early.
+        tell: given a sample every few seconds of a sustained run.
+
+    Returns:
+        Fields of a `PipelineResult`; of a sustained run nothing but what was told.
+
+    Raises:
+        CameraError: the clip cannot be played.
+        FindingsError: nobody is in the clip.
+        ModelError: no usable classifier or detector.
+        InferenceError: a network failed while running.
+    """
+    source = TimedSource(_source(task))
+    config = _config(AgentConfig.model_validate_json(task["config"]), task["clip"])
+
+    def new_camera(
+        name: str, section: CameraConfig, on_status: Callable[[CameraStatus], None]
+    ) -> ThreadedCamera:
+        return ThreadedCamera(
+            source, name=name, gap_s=section.gap_s, live=False, lossless=True, on_status=on_status
+        )
+
+    agent = compose.build(config, new_camera=new_camera)
+    pipeline = agent.pipelines[CAMERA]
+    if task.get("sustained_s") is not None:
+        pace = _Pace(task["sustained_s"], stop, tell)
+        replace(pipeline, camera=MeasuredCamera(pipeline.camera, pace.frame_done)).run()
+        return {}
+    store = config.models.path or model_store.default_store()
+    size = model_store.find(config.classifier.model, store).manifest.input.size
+    tally = Tally(task["warmup"], task["frames"], stop, source)
+    instrument(pipeline, tally, size).run()
+    return tally.found(task["clip"])
+
+
+def instrument(pipeline: Pipeline, tally: Tally, crop_size: tuple[int, int]) -> Pipeline:
+    """Put clocks around the stages of a composed pipeline; what they do stays the same."""
+    return replace(
+        pipeline,
+        camera=MeasuredCamera(pipeline.camera, tally.frame_done),
+        detector=TimedDetector(pipeline.detector, tally.clock),
+        tracker=TimedTracker(pipeline.tracker, tally.clock),
+        classifier=MeasuredClassifier(pipeline.classifier, tally, crop_size),
+        smoother=TimedSmoother(pipeline.smoother, tally.clock),
+        publisher=TimedPublisher(pipeline.publisher, tally.clock),
+    )
+
+
+class TimedSource:
+    """A frame source whose reading is timed; what it waits for a taker does not count."""
+
+    def __init__(self, source: FrameSource) -> None:
+        self._source = source
+        self.open = source.open
+        self.close = source.close
+        self.durations_ns: list[int] = []
+
+    def read(self) -> Frame | Gap | None:
+        """Read the next picture."""
+        started_ns = time.perf_counter_ns()
+        picture = self._source.read()
+        if picture is not None and not isinstance(picture, Gap):
+            self.durations_ns.append(time.perf_counter_ns() - started_ns)
+        return picture
+
+
+class MeasuredCamera:
+    """A camera that notes how long the pipeline takes for each frame; satisfies `Camera`.
+
+    Args:
+        camera: the pipeline's own.
+        frame_done: given a frame's nanoseconds; says whether to go on.
+    """
+
+    def __init__(self, camera: Camera, frame_done: Callable[[int], bool]) -> None:
+        self._camera = camera
+        self._frame_done = frame_done
+        self.close = camera.close
+
+    def frames(self) -> Iterator[Frame | Gap]:
+        """Yield the camera's frames until enough are measured."""
+        for frame in self._camera.frames():
+            started_ns = time.perf_counter_ns()
+            yield frame
+            took_ns = time.perf_counter_ns() - started_ns
+            if not isinstance(frame, Gap) and not self._frame_done(took_ns):
+                self._camera.close()
+                return
+
+
+class MeasuredClassifier:
+    """A classifier whose calls are timed, and of them the cropping; satisfies `EmotionClassifier`.
+
+    Crops are cut once more to time them, after the real call and on the same boxes; the time of
+    that is taken off the frame's.
+    """
+
+    def __init__(
+        self, classifier: EmotionClassifier, tally: Tally, crop_size: tuple[int, int]
+    ) -> None:
+        self._classify = tally.clock.timed("classify", classifier.classify)
+        self._tally = tally
+        self._crop_size = crop_size
+
+    def classify(self, frame: Frame, tracks: Tracks) -> EmotionScores:
+        """Classify all tracked faces of one frame in one batch."""
+        scores = self._classify(frame, tracks)
+        started_ns = time.perf_counter_ns()
+        if len(tracks):
+            crop_faces(frame.luma, tracks.xyxy, self._crop_size)
+        self._tally.cropped(len(tracks), time.perf_counter_ns() - started_ns)
+        return scores
+
+
+class Tally:
+    """What the frames of one pipeline took; the first ones do not count."""
+
+    def __init__(self, warmup: int, frames: int, stop: StopFlag, source: TimedSource) -> None:
+        self.clock = StageClock()
+        self._warmup = warmup
+        self._frames = frames
+        self._stop = stop
+        self._source = source
+        self._seen = 0
+        self._crop_ns = 0
+        self._faces = 0
+        self._start()
+
+    def cropped(self, faces: int, took_ns: int) -> None:
+        """Note what cutting the crops of the present frame took."""
+        self._crop_ns = took_ns
+        self._faces += faces
+        if faces:
+            self._stages_ns["crop"].append(took_ns)
+
+    def frame_done(self, took_ns: int) -> bool:
+        """Note a frame; tells whether to go on."""
+        self._seen += 1
+        if self._seen == self._warmup:
+            self.clock.take()
+            self._start()
+        elif self._seen > self._warmup:
+            self._frame_ns.append(took_ns - self._crop_ns)
+            for stage, samples_ms in self.clock.take().items():
+                if stage != "total":
+                    self._stages_ns[stage] += [round(ms * 1e6) for ms in samples_ms]
+        return len(self._frame_ns) < self._frames and not self._stop.is_set
+
+    def found(self, clip: str) -> dict[str, Any]:
+        """Return the fields of a `PipelineResult`.
+
+        Raises:
+            FindingsError: there were frames, and nobody in any of them.
+        """
+        wall_s = max(time.perf_counter() - self._started_s, 1e-9)
+        cpu_s = time.process_time() - self._cpu_started_s
+        measured = len(self._frame_ns)
+        if clip != SCENE and measured and not self._faces:
+            raise FindingsError(
+                f"nobody's face was found in the {measured} frames measured of {clip}",
+                remedy="name a clip with faces of 32 pixels and more, or leave --clip out",
+            )
+        stages = dict(self._stages_ns)
+        # A frame's classification holds its cropping: apart, the stages add up to the frame.
+        crops = iter(stages["crop"])
+        if self._faces and len(stages["crop"]) == len(stages["classify"]):
+            stages["classify"] = [max(0, whole - next(crops)) for whole in stages["classify"]]
+        stages["capture"] = self._source.durations_ns[self._captured :]
+        return {
+            "faces_seen": round(self._faces / measured, 2) if measured else None,
+            "frame_ms": summary(self._frame_ns),
+            "fps": round(measured / wall_s, 2) if measured else None,
+            "cpu_share": round(cpu_s / wall_s, 3) if measured else None,
+            "stages_ms": {
+                stage: found for stage, samples in stages.items() if (found := summary(samples))
+            },
+            "memory": memory(),
+        }
+
+    def _start(self) -> None:
+        self._frame_ns: list[int] = []
+        self._stages_ns: dict[str, list[int]] = {
+            stage: [] for stage in ("detect", "track", "crop", "classify", "smooth", "publish")
+        }
+        self._faces = 0
+        self._captured = len(self._source.durations_ns)
+        self._started_s = time.perf_counter()
+        self._cpu_started_s = time.process_time()
+
+
+class _Pace:
+    """Frames a second, piece by piece, for a given time."""
+
+    def __init__(
+        self, seconds: float, stop: StopFlag, tell: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self._seconds = seconds
+        self._piece_s = min(max(seconds / _PIECES, 1.0), _LONGEST_PIECE_S)
+        self._stop = stop
+        self._tell = tell
+        self._frames = 0
+        self._began_s = 0.0
+        self._piece_began_s = 0.0
+
+    def frame_done(self, _took_ns: int) -> bool:
+        """Count a frame; tells whether to go on. The first one starts the watch."""
+        now_s = time.monotonic()
+        if not self._began_s:
+            self._began_s = self._piece_began_s = now_s
+            return not self._stop.is_set
+        self._frames += 1
+        is_over = now_s - self._began_s >= self._seconds or self._stop.is_set
+        if is_over or now_s - self._piece_began_s >= self._piece_s:
+            lasted_s = max(now_s - self._piece_began_s, 1e-9)
+            self._tell(
+                {
+                    "at_s": round(now_s - self._began_s, 2),
+                    "fps": round(self._frames / lasted_s, 2),
+                }
+            )
+            self._frames, self._piece_began_s = 0, now_s
+        return not is_over
+
+
+def _source(task: dict[str, Any]) -> FrameSource:
+    if task["clip"] == SCENE:
+        return CrowdSource(task["faces"])
+    return ReplaySource(Path(task["clip"]), fps=30.0, pace="fast", loop=True)
+
+
+def _config(config: AgentConfig, clip: str) -> AgentConfig:
+    """Return the agent's configuration with our camera, and with no broker to talk to."""
+    section = CameraConfig(source=clip, pace="fast")
+    return config.model_copy(
+        update={"camera": {CAMERA: section}, "mqtt": MqttConfig(broker=_NOBODY_S_BROKER)}
+    )

@@ -1,0 +1,65 @@
+"""What the MicroExpNet paper claims for two boards, and why a figure of ours is not the same."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fer_agent.bench.record import PaperRow
+
+_MACS: Final = 45_000_000
+"""The paper's 0.09 GFLOPs, halved: a multiply-accumulate is two operations."""
+
+_ROWS: Final = (
+    ("Raspberry Pi 4", 28.0, 35.7, 48.0),
+    ("Jetson Nano", 122.0, 8.2, 62.0),
+)
+"""Board, frames a second, milliseconds, megabytes."""
+
+_ALWAYS: Final = (
+    "clock, governor, cooling and runtime version of the paper's board are not known",
+    "the paper's memory is its classifier's alone; ours holds Python, numpy and the runtime too",
+)
+_NANO: Final = (
+    "the Jetson Nano's last system is JetPack 4 with Python 3.6 and TensorRT 8.2; fer-agent needs "
+    "Python 3.10 and does not run there"
+)
+
+
+def rows(board: str, macs: int | None) -> tuple[PaperRow, ...]:
+    """Return the paper's rows to stand beside a board's figures: its own, or both.
+
+    Args:
+        board: the board's name.
+        macs: multiply-accumulates of the model measured; None where not known.
+    """
+    found = []
+    for name, fps, latency_ms, memory_mb in _ROWS:
+        reasons = list(_ALWAYS)
+        if macs is not None:
+            share = macs / _MACS
+            reasons.insert(
+                0,
+                f"the paper's network needs about {_MACS / 1e6:.0f} million multiply-accumulates, "
+                f"the one measured {macs / 1e6:.1f} million ({share:.2f} times)",
+            )
+        is_same = _is_same(name, board)
+        if not is_same:
+            reasons.insert(0, f"this is no {name}")
+        if name == "Jetson Nano":
+            reasons.append(_NANO)
+        found.append(
+            PaperRow(
+                board=name,
+                fps=fps,
+                latency_ms=latency_ms,
+                memory_mb=memory_mb,
+                same_board=is_same,
+                not_comparable=tuple(reasons),
+            )
+        )
+    return tuple(row for row in found if row.same_board) or tuple(found)
+
+
+def _is_same(name: str, board: str) -> bool:
+    # "NVIDIA Jetson Orin Nano Developer Kit" is another board than "NVIDIA Jetson Nano ...".
+    return name.lower() in board.lower()

@@ -1,0 +1,128 @@
+"""The paper's way to measure: one input at a time, passes that do not count, passes that do.
+
+Only the standard library is loaded here, so that a measured process keeps nothing of ours.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import signal
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+BATCH: Final = 1
+WARMUP: Final = 100
+RUNS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How often something is done: `warmup` times unmeasured, then `runs` times measured."""
+
+    warmup: int = WARMUP
+    runs: int = RUNS
+
+
+class StopFlag:
+    """Whether somebody asked to end; what was measured until then still counts."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+
+    def set(self) -> None:
+        """Ask to end; safe in a signal handler."""
+        self.is_set = True
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Set the flag on SIGINT and SIGTERM instead of dying."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, lambda *_: self.set()) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def measure(call: Callable[[], object], protocol: Protocol, stop: StopFlag) -> list[int]:
+    """Time one call again and again.
+
+    Args:
+        call: what is timed.
+        protocol: how often.
+        stop: ends the measurement early.
+
+    Returns:
+        Durations in nanoseconds, in order; fewer than asked for when stopped.
+    """
+    clock = time.perf_counter_ns
+    for _ in range(protocol.warmup):
+        if stop.is_set:
+            return []
+        call()
+    durations_ns = []
+    for _ in range(protocol.runs):
+        if stop.is_set:
+            break
+        started_ns = clock()
+        call()
+        durations_ns.append(clock() - started_ns)
+    return durations_ns
+
+
+def summary(durations_ns: Sequence[int]) -> dict[str, Any] | None:
+    """Return count, mean, percentiles and rate of durations; None of none.
+
+    Percentiles are nearest-rank: each is a duration that really occurred.
+    """
+    if not durations_ns:
+        return None
+    ordered = sorted(durations_ns)
+
+    def rank(share: float) -> float:
+        return ordered[max(0, math.ceil(share * len(ordered)) - 1)] / 1e6
+
+    mean_ms = sum(ordered) / len(ordered) / 1e6
+    return {
+        "n": len(ordered),
+        "mean": round(mean_ms, 4),
+        "min": round(ordered[0] / 1e6, 4),
+        "p50": round(rank(0.50), 4),
+        "p95": round(rank(0.95), 4),
+        "p99": round(rank(0.99), 4),
+        "max": round(ordered[-1] / 1e6, 4),
+    }
+
+
+def memory() -> dict[str, int | None]:
+    """Return this process's memory in bytes; None where the kernel does not tell.
+
+    resident: all pages in memory, shared ones included. private_dirty: written by this process and
+    its alone. unique: private pages, written or not (the unique set size). peak_resident: the
+    most that was ever resident.
+    """
+    figures: dict[str, int] = {}
+    try:
+        lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]
+        figures = {name: int(rest.split()[0]) * 1024 for name, _, rest in _fields(lines)}
+    except (OSError, ValueError):
+        pass
+    clean, dirty = figures.get("Private_Clean"), figures.get("Private_Dirty")
+    return {
+        "resident": figures.get("Rss"),
+        "private_dirty": dirty,
+        "unique": None if clean is None or dirty is None else clean + dirty,
+        "peak_resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def _fields(lines: list[str]) -> list[tuple[str, str, str]]:
+    return [line.partition(":") for line in lines]

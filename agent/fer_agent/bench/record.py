@@ -1,0 +1,290 @@
+"""What a bench found, as the models that its JSON is written with and its schema is made from.
+
+Within version 1 fields are only ever added, so a reader ignores what it does not know. Docstrings
+of fields are their descriptions in the schema. A figure that could not be had is null, never zero.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION: Final = 1
+
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0.0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Stage = Literal["capture", "detect", "track", "crop", "classify", "smooth", "publish"]
+STAGES: Final[tuple[Stage, ...]] = (
+    "capture",
+    "detect",
+    "track",
+    "crop",
+    "classify",
+    "smooth",
+    "publish",
+)
+
+
+class Record(BaseModel):
+    """Base of all records."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
+        extra="ignore",
+        from_attributes=True,
+    )
+
+
+class Durations(Record):
+    """What the measured passes took, in milliseconds; percentiles are nearest-rank."""
+
+    n: Annotated[int, Field(ge=1)]
+    """Measured passes."""
+    mean: Amount
+    min: Amount
+    p50: Amount
+    p95: Amount
+    p99: Amount
+    max: Amount
+
+    @property
+    def fps(self) -> float:
+        """Passes a second, one after the other."""
+        return 1000 / self.mean if self.mean else 0.0
+
+
+class Memory(Record):
+    """Memory of the process that measured nothing else, at its end, in bytes."""
+
+    resident: Count | None
+    """All pages in memory, those shared with other processes included."""
+    private_dirty: Count | None
+    """Pages that this process has written and has alone."""
+    unique: Count | None
+    """Pages that this process has alone, written or not: the unique set size."""
+    peak_resident: Count | None
+    """The most that was ever resident."""
+
+
+class Problem(Record):
+    """Why something was not measured."""
+
+    error: str
+    """Class of the error."""
+    message: str
+    remedy: str
+    exit_code: int
+
+
+class Subject(Record):
+    """A network file on one runtime with one number of threads."""
+
+    name: str
+    """The model's name, or the file's."""
+    role: Literal["emotion-model", "face-detector", "other"]
+    precision: Literal["fp32", "fp16", "int8"] | None = None
+    """What the manifest says; null for a file without one."""
+    version: str | None = None
+    file: str
+    """File name, without its folder."""
+    sha256: Sha256
+    bytes: Count
+    """Size of the file."""
+    macs: Count | None = None
+    """Multiply-accumulates of one pass, where the manifest says."""
+    runtime: str
+    threads: Annotated[int, Field(ge=1)]
+
+    @property
+    def title(self) -> str:
+        """Name and precision, for a table."""
+        return f"{self.name} {self.precision}" if self.precision else self.name
+
+
+class NetworkResult(Record):
+    """One network alone: its bare pass, one input at a time."""
+
+    subject: Subject
+    input: str | None = None
+    """Element type and shape that were fed."""
+    load_ms: Amount | None = None
+    """From the file to a session that is ready."""
+    first_ms: Amount | None = None
+    """The first pass, which also allocates."""
+    latency_ms: Durations | None = None
+    """Null when nothing was measured."""
+    fps: Amount | None = None
+    """Passes a second."""
+    memory: Memory | None = None
+    problem: Problem | None = None
+
+
+class PipelineResult(Record):
+    """Whole frames through the agent's own stages, into an outbox that nobody empties."""
+
+    clip: str
+    """`scene` for the drawn one, else the file's name."""
+    picture: str | None = None
+    """Width and height of the pictures."""
+    faces: Count | None
+    """Faces drawn into the scene; null for a clip."""
+    faces_seen: Amount | None = None
+    """Faces tracked in a frame, on average."""
+    detector: str | None = None
+    """What found the faces: yunet or haar."""
+    detector_note: str | None = None
+    """Why the Haar cascade stood in."""
+    frame_ms: Durations | None = None
+    """A frame from detector to outbox; capture runs beside it, on a thread of its own."""
+    fps: Amount | None = None
+    """Frames a second end to end, capture included."""
+    cpu_share: Amount | None = None
+    """Processor time of the whole process per second, in cores."""
+    stages_ms: dict[Stage, Durations] = Field(default_factory=dict)
+    """By stage; a stage that had nothing to do in the measured frames is missing."""
+    memory: Memory | None = None
+    problem: Problem | None = None
+
+
+class SustainedSample(Record):
+    """A few seconds of a long run."""
+
+    at_s: Amount
+    """Seconds from the start to the end of this piece."""
+    fps: Amount
+    temperature_c: float | None = None
+    clock_mhz: Amount | None = None
+    throttled: bool | None = None
+
+
+class Sustained(Record):
+    """The pipeline for minutes on end."""
+
+    minutes: Amount
+    """As asked for; `samples` show how long it really was."""
+    faces: Count
+    samples: tuple[SustainedSample, ...] = ()
+    problem: Problem | None = None
+
+
+class BoardReading(Record):
+    """Temperatures, clocks and throttling at one moment; see `fer_agent.thermal.BoardState`."""
+
+    temperature_c: float | None = None
+    sensors_c: dict[str, float] | None = None
+    clock_mhz: Amount | None = None
+    clock_max_mhz: Amount | None = None
+    governor: str | None = None
+    gpu_clock_mhz: Amount | None = None
+    power_mode: str | None = None
+    throttled: bool | None = None
+    throttled_since_boot: bool | None = None
+    throttle_reasons: tuple[str, ...] = ()
+    throttle_events: Count | None = None
+
+
+class Machine(Record):
+    """Where it was measured."""
+
+    board: str
+    processor: str | None
+    """Model name of the processor."""
+    architecture: str
+    cores: Annotated[int, Field(ge=1)]
+    """Cores that this process may use."""
+    memory_bytes: Count | None
+    os: str
+    python: str
+    runtimes: dict[str, str]
+    """Runtimes that are here, with their versions."""
+    load_before: Amount | None
+    """Processes that wanted a core in the minute before, on average; other work spoils figures."""
+
+
+class ProtocolRecord(Record):
+    """How it was measured."""
+
+    batch: Literal[1] = 1
+    warmup: Count
+    """Passes that do not count."""
+    runs: Count
+    """Passes that count."""
+    frames: Count
+    """Frames that count, of the pipeline."""
+
+
+class PaperRow(Record):
+    """What the MicroExpNet paper claims for a board, and why it is not the same thing."""
+
+    board: str
+    fps: Amount
+    latency_ms: Amount
+    memory_mb: Amount
+    same_board: bool
+    """Whether this machine is that board."""
+    not_comparable: tuple[str, ...]
+
+
+class BenchReport(Record):
+    """One run of `fer-agent bench`."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    kind: Literal["fer-agent-bench"] = "fer-agent-bench"
+    agent_version: str
+    started: AwareDatetime
+    finished: AwareDatetime
+    interrupted: bool
+    """Whether it was ended early: what was measured until then is here."""
+    protocol: ProtocolRecord
+    machine: Machine
+    before: BoardReading
+    after: BoardReading
+    throttled_during: bool | None
+    """Whether the board slowed itself down meanwhile; null where it does not tell."""
+    networks: tuple[NetworkResult, ...] = ()
+    pipelines: tuple[PipelineResult, ...] = ()
+    sustained: Sustained | None = None
+    paper: tuple[PaperRow, ...] = ()
+
+    def problems(self) -> list[Problem]:
+        """Return why parts were not measured."""
+        found = [one.problem for one in self.networks] + [one.problem for one in self.pipelines]
+        if self.sustained is not None:
+            found.append(self.sustained.problem)
+        return [problem for problem in found if problem is not None]
+
+    def has_figures(self) -> bool:
+        """Tell whether anything was measured."""
+        return (
+            any(one.latency_ms is not None for one in self.networks)
+            or any(one.frame_ms is not None for one in self.pipelines)
+            or (self.sustained is not None and bool(self.sustained.samples))
+        )
+
+
+class ComparedFigure(Record):
+    """One figure in two results."""
+
+    what: str
+    first: Amount
+    second: Amount
+    ratio: Amount
+    """Second over first; below 1 is faster or smaller."""
+
+
+class Comparison(Record):
+    """Two results side by side."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    kind: Literal["fer-agent-bench-comparison"] = "fer-agent-bench-comparison"
+    first: str
+    second: str
+    differences: tuple[str, ...]
+    """Where the two runs are not alike, so that a ratio says less than it seems to."""
+    figures: tuple[ComparedFigure, ...]
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]

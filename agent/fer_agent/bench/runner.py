@@ -1,0 +1,113 @@
+"""Measures each subject in a process of its own, one after the other; ends early in good order."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_MODULE: Final = "fer_agent.bench.child"
+
+
+class Runner:
+    """Starts measuring processes; `run` from one thread, `stop` also from a signal handler."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        """Whether somebody asked to end."""
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(
+        self, task: dict[str, Any], on_sample: Callable[[dict[str, Any]], None] | None = None
+    ) -> dict[str, Any]:
+        """Do one task.
+
+        Args:
+            task: see `fer_agent.bench.child`.
+            on_sample: given what the process tells while it works.
+
+        Returns:
+            What was found, or `{"problem": ...}`; after `stop` what was measured until then, which
+            may be nothing.
+        """
+        if self.stopped:
+            return {}
+        # A session of its own keeps the terminal's Ctrl-C for us, who pass it on.
+        with subprocess.Popen(  # noqa: S603  our own interpreter and module
+            [sys.executable, "-m", _MODULE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            self._process = process
+            if self.stopped:
+                self.stop()
+            try:
+                answer = _converse(process, task, on_sample)
+            except BaseException:
+                process.kill()
+                raise
+            finally:
+                self._process = None
+        if answer is None:
+            return {} if self.stopped else {"problem": _died(process.returncode)}
+        return answer
+
+    def stop(self) -> None:
+        """End the running measurement and start no further one; returns at once."""
+        self.stopped = True
+        process = self._process
+        if process is not None:
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGINT)
+
+
+def _converse(
+    process: subprocess.Popen[str],
+    task: dict[str, Any],
+    on_sample: Callable[[dict[str, Any]], None] | None,
+) -> dict[str, Any] | None:
+    """Hand the task over and return the process's last word; None when it died without one."""
+    if process.stdin is None or process.stdout is None:
+        return None
+    with suppress(BrokenPipeError):
+        process.stdin.write(json.dumps(task) + "\n")
+        process.stdin.close()
+    answer: dict[str, Any] | None = None
+    for line in process.stdout:
+        said = json.loads(line)
+        if "sample" in said:
+            if on_sample is not None:
+                on_sample(said["sample"])
+        elif "found" in said:
+            answer = said["found"]
+        else:
+            answer = {"problem": said["problem"]}
+    process.wait()
+    return answer
+
+
+def _died(returncode: int) -> dict[str, Any]:
+    """Return the problem of a process that ended without a word."""
+    how = f"with exit status {returncode}"
+    remedy = "see the lines above for its reason; please report this"
+    if returncode < 0:
+        name = signal.Signals(-returncode).name
+        how = f"by {name}"
+        if name == "SIGILL":
+            remedy = "the runtime was built for a newer processor: install another version of it"
+        elif name == "SIGKILL":
+            remedy = "the system may have run out of memory: see `dmesg`, and close other programs"
+    return {
+        "error": "InferenceError",
+        "message": f"the measuring process ended {how}",
+        "remedy": remedy,
+        "exit_code": 70,
+    }
