@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import pickle
+import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from fer_trainer import checkpoint
 from fer_trainer.deploy import count_macs
 from fer_trainer.errors import CheckpointError, RecipeError
 from fer_trainer.networks.build import build_network
+from fer_trainer.networks.mobileface import MobileFace
 from fer_trainer.networks.student import Student
 from fer_trainer.recipe import NetworkName, NetworkSection
 
@@ -105,10 +107,68 @@ def test_pickled_code_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not (tmp_path / "pickle-was-run").exists()
 
 
+def write_params(path: Path, network: MobileFace) -> Path:
+    """Write a network as MXNet would: `NDArray::Save`, list magic 0x112, array magic 0xF993FAC9."""
+    arrays: dict[str, np.ndarray] = {}
+
+    def conv(name: str, layer: torch.nn.Conv2d) -> None:
+        arrays[f"arg:{name}_weight"] = layer.weight.detach().numpy()
+        if layer.bias is not None:
+            arrays[f"arg:{name}_bias"] = layer.bias.detach().numpy()
+
+    def norm(name: str, layer: torch.nn.BatchNorm2d) -> None:
+        arrays[f"arg:{name}_gamma"] = layer.weight.detach().numpy()
+        arrays[f"arg:{name}_beta"] = layer.bias.detach().numpy()
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        arrays[f"aux:{name}_moving_mean"] = layer.running_mean.numpy()
+        arrays[f"aux:{name}_moving_var"] = layer.running_var.numpy()
+
+    conv("conv1", network.stem)
+    norm("bn1", network.stem_norm)
+    layers = [m for m in network.blocks.modules() if isinstance(m, torch.nn.Conv2d)]
+    for number, layer in enumerate(layers):
+        conv(f"convolution{number}", layer)
+    norms = [m for m in network.blocks.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for number, each in enumerate(norms):
+        norm(f"batchnorm{number}", each)
+    with path.open("wb") as file:
+        file.write(struct.pack("<QQQ", 0x112, 0, len(arrays)))
+        for array in arrays.values():
+            file.write(struct.pack("<IiI", 0xF993FAC9, 0, array.ndim))
+            file.write(struct.pack(f"<{array.ndim}q", *array.shape))
+            file.write(struct.pack("<iii", 1, 0, 0) + array.astype("<f4").tobytes())
+        file.write(struct.pack("<Q", len(arrays)))
+        for name in arrays:
+            file.write(struct.pack("<Q", len(name)) + name.encode())
+    return path
+
+
+def test_mobileface_weights_load_from_the_published_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    published = MobileFace(7, dropout=0.0).eval()
+    for module in published.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_var is not None
+            module.running_var.uniform_(0.5, 2.0)
+    path = write_params(tmp_path / "v2.params", published)
+    section = NetworkSection(name="mobileface", weights="mobileface")
+
+    network = build_network(section, 7, path).eval()
+    network.body.head = published.head
+    faces = torch.rand(2, 1, 48, 48)
+    with torch.no_grad():
+        assert torch.equal(network(faces), published((faces - 0.5) / (128 / 255)))
+
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match="is not MobileFace V2's weights"):
+        build_network(section, 7, path)
+
+
 def test_weights_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no VGGFace2 weights for student"):
+    with pytest.raises(RecipeError, match="no vggface2 weights for student"):
         build_network(NetworkSection(weights="vggface2"), 7)
-    with pytest.raises(RecipeError, match="no ImageNet weights for the student"):
+    with pytest.raises(RecipeError, match="no ImageNet weights for student"):
         build_network(NetworkSection(weights="imagenet"), 7)
     with pytest.raises(RecipeError, match="needs a file"):
         build_network(NetworkSection(weights="run"), 7)
@@ -124,6 +184,15 @@ def test_another_runs_weights_start_a_run(run: Run, faces: FaceSet) -> None:
     best = checkpoint.load(run.folder / "best.ckpt")
     assert torch.equal(first, best.ema["module.body.head.3.weight"])
     with pytest.raises(CheckpointError, match="does not fit"):
-        build_network(section, classes + 1, run.folder)
+        build_network(section.model_copy(update={"hidden": 128}), classes, run.folder)
     with pytest.raises(CheckpointError, match="holds a student"):
         build_network(NetworkSection(name="vgg13", weights="run"), classes, run.folder)
+
+
+def test_a_run_of_other_classes_gives_all_but_its_last_layer(run: Run, faces: FaceSet) -> None:
+    section = NetworkSection(weights="run", strides=(1, 2, 2, 2, 2))
+    network = build_network(section, len(faces.labels) + 1, run.folder).state_dict()
+    best = checkpoint.load(run.folder / "best.ckpt").ema
+    assert len(network["body.head.3.weight"]) == len(faces.labels) + 1
+    for key in ("body.head.0.weight", "body.backbone.0.0.weight"):
+        assert torch.equal(network[key], best[f"module.{key}"])

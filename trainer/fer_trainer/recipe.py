@@ -44,6 +44,7 @@ NetworkName = Literal[
     "mobilenet-v2",
     "shufflenet-v2",
     "mobilenet-v3-small",
+    "mobileface",
 ]
 
 
@@ -51,12 +52,13 @@ class NetworkSection(_Section):
     """Which network, and its settings; those below `dropout` are the student's.
 
     Weights: `scratch`; `imagenet`, which torchvision fetches; `vggface2`, the published
-    resnet50_ft_weight.pkl; `run`, of another run of the same network. The last two are files that
-    the command line names.
+    resnet50_ft_weight.pkl; `mobileface`, the published MobileFace_Identification_V2-0000.params;
+    `run`, of another run of the same network, whose last layer stays behind when it has other
+    classes. The last three are files that the command line names.
     """
 
     name: NetworkName = "student"
-    weights: Literal["scratch", "imagenet", "vggface2", "run"] = "scratch"
+    weights: Literal["scratch", "imagenet", "vggface2", "mobileface", "run"] = "scratch"
     dropout: float = Field(default=0.4, ge=0.0, lt=1.0)
     strides: tuple[int, int, int, int, int] = (2, 2, 2, 2, 2)
     reduction: int = Field(default=4, ge=0, description="0: no SE block")

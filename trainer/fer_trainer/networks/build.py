@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from fer_trainer.errors import RecipeError
+from fer_trainer.networks import mobileface
 from fer_trainer.networks.student import Student
 from fer_trainer.networks.weights import VGGFACE2_MEAN, VGGFACE2_STD, load_run, load_vggface2
 from fer_trainer.networks.zoo import IMAGENET_MEAN, IMAGENET_STD, make_body
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_trainer.recipe import NetworkSection
+
+_OWNERS = {"vggface2": "resnet50", "mobileface": "mobileface"}
+"""Networks that published weights are of."""
+
+_WITHOUT_IMAGENET = ("student", "mobileface")
 
 MEAN, STD = 0.5077, 0.2550
 """Of FER2013's 28,709 training images with pixels in [0, 1]."""
@@ -51,33 +57,37 @@ def build_network(
     Args:
         section: the recipe's.
         classes: number of outputs.
-        weights: the file, for the weights `vggface2` and `run`.
+        weights: the file, for the weights `vggface2`, `mobileface` and `run`.
 
     Raises:
         CheckpointError: the file is missing or does not fit.
         DownloadError: ImageNet weights cannot be fetched.
         RecipeError: the network and the weights do not go together.
     """
-    if section.weights == "vggface2" and section.name != "resnet50":
+    owner = _OWNERS.get(section.weights, section.name)
+    if section.name != owner:
         raise RecipeError(
-            f"there are no VGGFace2 weights for {section.name}",
-            remedy='use network.name = "resnet50"',
+            f"there are no {section.weights} weights for {section.name}",
+            remedy=f'use network.name = "{owner}"',
         )
-    if section.weights == "imagenet" and section.name == "student":
+    if section.weights == "imagenet" and section.name in _WITHOUT_IMAGENET:
         raise RecipeError(
-            "there are no ImageNet weights for the student: it takes gray and has its own head",
+            f"there are no ImageNet weights for {section.name}",
             remedy='use network.weights = "scratch"',
         )
     network = _without_weights(section, classes)
-    if section.weights in {"vggface2", "run"}:
-        if weights is None:
-            raise RecipeError(
-                f'network.weights = "{section.weights}" needs a file', remedy="give it as --weights"
-            )
-        if section.weights == "vggface2":
-            load_vggface2(network.body, weights)
-        else:
-            load_run(network, weights, section.name)
+    if section.weights in {"scratch", "imagenet"}:
+        return network
+    if weights is None:
+        raise RecipeError(
+            f'network.weights = "{section.weights}" needs a file', remedy="give it as --weights"
+        )
+    if section.weights == "vggface2":
+        load_vggface2(network.body, weights)
+    elif section.weights == "mobileface":
+        mobileface.load_published(cast("mobileface.MobileFace", network.body), weights)
+    else:
+        load_run(network, weights, section.name)
     return network
 
 
@@ -98,6 +108,9 @@ def _without_weights(section: NetworkSection, classes: int) -> GrayNetwork:
             norm_momentum=section.norm_momentum,
         )
         return GrayNetwork(student, (MEAN,), (STD,))
+    if section.name == "mobileface":
+        body = mobileface.MobileFace(classes, dropout=section.dropout)
+        return GrayNetwork(body, mobileface.MEAN, mobileface.STD)
     vggface2 = section.weights == "vggface2"
     mean, std = (VGGFACE2_MEAN, VGGFACE2_STD) if vggface2 else (IMAGENET_MEAN, IMAGENET_STD)
     return GrayNetwork(make_body(section, classes), mean, std)

@@ -57,7 +57,7 @@ def load_vggface2(network: nn.Module, path: Path) -> None:
 
 
 def load_run(network: nn.Module, path: Path, name: str) -> None:
-    """Put another run's averaged weights into a network.
+    """Put another run's averaged weights into a network; other classes leave its last layer out.
 
     Args:
         network: as `build_network` makes it.
@@ -78,6 +78,10 @@ def load_run(network: nn.Module, path: Path, name: str) -> None:
         for key, value in state.ema.items()
         if key != "n_averaged"
     }
+    own = network.state_dict()
+    for key in list(own)[-2:]:  # weight and bias of the last layer
+        if key in average and len(average[key]) != len(own[key]):
+            average[key] = own[key]
     try:
         network.load_state_dict(average)
     except RuntimeError as error:
