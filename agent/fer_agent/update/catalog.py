@@ -7,6 +7,7 @@ manifest's target and the files that the manifest names; a retired one is no lon
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -51,8 +52,9 @@ class TargetCustom(BaseModel):
     precision: Literal["fp32", "fp16", "int8"] | None = None
     minimum_agent_version: Version
     """The oldest agent that can run this version of the model."""
-    manifest: dict[str, Any] | None = None
-    """On the manifest's target only: its content."""
+    manifest: str | None = None
+    """On the manifest's target only: its content, as JSON text and not as an object, because
+    metadata is signed over canonical JSON, which has no fractions and refuses them."""
 
     @property
     def target_path(self) -> str:
@@ -268,7 +270,7 @@ def customs_of(
             **more,
         )
 
-    found = {MANIFEST_FILE: custom(MANIFEST_FILE, manifest=content)}
+    found = {MANIFEST_FILE: custom(MANIFEST_FILE, manifest=json.dumps(content))}
     for entry in manifest.files:
         found[entry.path] = custom(entry.path, precision=entry.precision)
     if isinstance(manifest, Manifest) and manifest.golden is not None:
@@ -316,7 +318,11 @@ def _custom(target: ListedTarget) -> TargetCustom:
 
 def _manifest(target: ListedTarget, custom: TargetCustom) -> Manifest | DetectorManifest:
     try:
-        manifest = parse_manifest(custom.manifest, where=target.path)
+        content = json.loads(custom.manifest or "")
+    except ValueError as error:
+        raise _contradiction(target, "has a manifest that is not JSON") from error
+    try:
+        manifest = parse_manifest(content, where=target.path)
     except ModelContractError as error:
         raise VerificationError(str(error), remedy=error.remedy) from error
     if (manifest.name, manifest.version) != (custom.name, custom.version):
