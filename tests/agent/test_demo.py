@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import threading
 from typing import TYPE_CHECKING
 
@@ -104,14 +103,10 @@ def _no_thread_is_left() -> Iterator[None]:
 
 
 @pytest.fixture
-def command(store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
+def command(store: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """A function that runs `fer-agent demo` with the tests' settings, in this process."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
     monkeypatch.setattr(demo, "_settings", lambda _options: settings(store))
-    yield lambda *arguments: CliRunner().invoke(app, ["demo", *arguments])
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    return lambda *arguments: CliRunner().invoke(app, ["demo", *arguments])
 
 
 def settings(store: Path, source: str = SCENE) -> AgentConfig:
