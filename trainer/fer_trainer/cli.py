@@ -10,6 +10,7 @@ from typing import Annotated, Optional
 import typer
 
 from fer_agent.errors import AgentError, UsageError
+from fer_trainer.commands import publish
 from fer_trainer.terminal import (
     AnyCounts,
     CompileOption,
@@ -46,6 +47,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(publish.app, name="publish")
 
 
 @app.callback()
@@ -223,8 +225,12 @@ def evaluate(
     kind: KindOption = None,
     votes: VotesOption = None,
     targets: Annotated[
-        str, typer.Option(help="For model folders: label, majority, plurality, distribution.")
-    ] = "label",
+        str | None,
+        typer.Option(
+            help="For model folders: label, majority, plurality, distribution, agreed (more than 5 "
+            "of 10 voters); by default as the model was trained."
+        ),
+    ] = None,
     label_map: MapOption = None,
     split: Annotated[str, typer.Option(help="test or valid.")] = "test",
     protocol: Annotated[str, typer.Option(help="single, flip or ten-crop.")] = "single",
@@ -247,7 +253,10 @@ def evaluate(
     found = []
     for path in paths:
         subject = judge.open_subject(path)
-        section = subject.data or choose_recipe("best", [f"data.targets={targets}"]).data
+        section = (
+            subject.data
+            or choose_recipe("best", [f"data.targets={targets or subject.targets}"]).data
+        )
         found.append(
             judge.evaluate(
                 subject,
@@ -293,7 +302,11 @@ def export(
     state = checkpoint.load(checkpoint.best_of(run))
     source = source_of(data, kind, votes, label_map, any_counts=any_counts, limit=limit)
     faces = open_faces(source, state.parsed_recipe.data)
-    made = release(state, faces, out, version=version, draft=draft)
+    agreed = None
+    if votes is not None and state.parsed_recipe.data.targets != "label":
+        section = state.parsed_recipe.data.model_copy(update={"targets": "agreed"})
+        agreed = open_faces(source, section)
+    made = release(state, faces, out, version=version, agreed=agreed, draft=draft)
     first = made.manifest.metrics[0]
     print(
         f"{out}: epoch {state.best_epoch}, accuracy {first.accuracy:.4f} on {first.split} "

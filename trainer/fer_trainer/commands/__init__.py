@@ -1,0 +1,1 @@
+"""Commands by concern; part of `cli.py` in all but name."""
