@@ -20,6 +20,7 @@ from fer_agent.activation.state import Refusal
 from fer_agent.activation.trial import Trial, TrialError
 from fer_agent.activation.versions import Keep, Versions, build_of, verify
 from fer_agent.errors import ModelError, TemporaryError, UsageError, VerificationError
+from fer_agent.model_choice import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -204,11 +205,12 @@ class Change:
 
 def configured(config: AgentConfig) -> Change:
     """Make the change that a configuration asks for: its store, its limits, what it keeps."""
+    setting = resolve.configured(config)
     return Change(
         store=config.models.path or model_store.default_store(),
         trial=Trial(
-            precision=config.classifier.precision,
-            threads=config.classifier.threads,
+            precision=setting.precision,
+            threads=setting.threads,
             slowdown=config.models.slowdown_limit,
         ),
         keep=Keep(versions=config.models.keep_versions, bytes=config.models.keep_bytes),

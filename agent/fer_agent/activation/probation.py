@@ -189,7 +189,8 @@ def candidates(store: Path, name: str) -> Iterator[StoredModel]:
         name: the model's name.
 
     Raises:
-        ModelError: there is no model of that name, or the only one's manifest is not valid.
+        ModelError: nothing is linked, and there is no model of that name or its manifest is not
+            valid.
     """
     versions = Versions(store, name)
     linked = versions.linked()
@@ -206,7 +207,8 @@ def candidates(store: Path, name: str) -> Iterator[StoredModel]:
             logger.warning("cannot use %s %s: %s", name, key, error)
         else:
             yield StoredModel(folder=folder, manifest=manifest)
-    yield model_store.find(name)
+    if (model_store.shipped_folder() / name / "manifest.json").is_file():
+        yield model_store.find(name)
 
 
 def _not_refused(versions: Versions, store: Path) -> list[str]:

@@ -11,7 +11,7 @@ from fer_agent.activation.judge import WINDOW_S, Rules, Sample, Tally, Verdict, 
 from fer_agent.activation.probation import candidates, settle
 from fer_agent.activation.swap import Ready, SwappableClassifier
 from fer_agent.activation.versions import Versions
-from fer_agent.errors import ModelError
+from fer_agent.errors import ModelError, ModelFileError
 from fer_agent.model_store import StoredModel
 
 if TYPE_CHECKING:
@@ -113,8 +113,10 @@ class ModelWatch:
                 failure = failure or error
                 logger.warning("cannot use %s: %s", model.folder, error)
                 self._roll_back(str(error))
-        assert failure is not None  # noqa: S101  there is at least one, or `candidates` raised
-        raise failure
+        raise failure or ModelFileError(
+            f"no version of {self._name} in {self._store} has a manifest that can be read",
+            remedy="run `fer-agent models sync`, or set `classifier.model` to a shipped one",
+        )
 
     def _before(self, lease: Lease) -> EmotionClassifier | None:
         """Load the version before one that starts on probation, to go on with if that fails."""
