@@ -124,7 +124,9 @@ def test_a_new_version_takes_over_between_frames_and_is_confirmed(
     assert linked(proven) == "1.1.0"
 
 
-def test_no_frame_is_lost_while_versions_change(proven: Path, stage: Stage) -> None:
+def test_no_frame_is_lost_while_versions_change(
+    proven: Path, stage: Stage, wait_for: Callable[..., None]
+) -> None:
     agent = Agent(proven)
     asked = [0, 0]
     stop = threading.Event()
@@ -137,15 +139,18 @@ def test_no_frame_is_lost_while_versions_change(proven: Path, stage: Stage) -> N
     pipelines = [threading.Thread(target=run, args=[number]) for number in range(2)]
     for pipeline in pipelines:
         pipeline.start()
-    for version in ("1.1.0", "1.2.0", "1.3.0"):
-        bring(proven, stage(version))
-        agent.watch.tick()
-    stop.set()
-    for pipeline in pipelines:
-        pipeline.join()
+    try:
+        for count, version in enumerate(("1.1.0", "1.2.0", "1.3.0"), start=1):
+            wait_for(lambda count=count: len(set(agent.seen)) == count)
+            bring(proven, stage(version))
+            agent.watch.tick()
+        wait_for(lambda: len(set(agent.seen)) == 4)
+    finally:
+        stop.set()
+        for pipeline in pipelines:
+            pipeline.join()
     assert agent.told == ["1.1.0", "1.2.0", "1.3.0"]
     assert len(agent.seen) == sum(asked)
-    assert len(set(agent.seen)) == 4
     agent.watch.close(orderly=True)
 
 
