@@ -311,6 +311,29 @@ class ModelsConfig(Section):
     """Size of those versions together; what runs and what it would go back to always stay."""
 
     slowdown_limit: Annotated[float, Field(ge=1.0, le=100.0)] = 1.5
+    repository: Annotated[str, StringConstraints(pattern=r"^https?://[^\s@?#]+$")] | None = Field(
+        default=None, examples=["https://models.example.org/fer"]
+    )
+    """Address of the signed repository that `fer-agent models sync` fetches from."""
+
+    root_file: AnyPath | None = Field(default=None, examples=["/etc/fer-agent/root.json"])
+    """The repository's root metadata, from whoever publishes: all trust begins with it."""
+
+    names: Annotated[list[Name], Field(max_length=32)] = []
+    """More models to keep up to date than the classifier's and the face detector in use."""
+
+    proxy: Annotated[str, StringConstraints(pattern=r"^(http://[^\s@/?#]+/?)?$")] = ""
+    """http://host:port for downloads; by default as `https_proxy` and `no_proxy` say."""
+
+    ca_file: AnyPath | None = Field(default=None, examples=["/etc/fer-agent/ca.pem"])
+    """CA certificates for downloads; by default the system's."""
+
+    limit_bytes: Annotated[int, Field(ge=1_000_000)] = 100_000_000
+    """A version that is larger is refused before anything of it is fetched."""
+
+    interval_hours: Annotated[float, Field(ge=1.0, le=720.0)] = 6.0
+    """Hours between two syncs of the timer, which fires more often and spreads devices."""
+
     """A new version that takes longer for a face than so many times the current one is refused."""
 
     confirm_minutes: Annotated[float, Field(gt=0.0, le=1440.0)] = 10.0

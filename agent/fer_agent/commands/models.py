@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
 
 from fer_agent.commands import models_activation, models_build
+from fer_agent.commands.options import ConfigOption, JsonOption
+from fer_agent.commands.terminal import print_json, progress_bar
+
+if TYPE_CHECKING:
+    from fer_agent.update.report import ModelReport, SyncReport
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(
     help="The model store: what is there, signed updates, activation and rollback.",
@@ -12,3 +22,131 @@ app = typer.Typer(
 )
 app.add_typer(models_build.app)
 app.add_typer(models_activation.app)
+
+_COLUMNS = ("name", "kind", "current", "in the store", "shipped", "available", "refused")
+
+
+@app.command(name="list")
+def list_models(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show the models here: which version runs, which others are there or were refused."""
+    from fer_agent import config_file, model_store
+    from fer_agent.update import inventory
+
+    settings = config_file.load_incomplete(config)
+    store = settings.models.path or model_store.default_store()
+    rows = [row.as_json() for row in inventory.rows(store)]
+    if as_json:
+        print_json({"store": str(store), "models": rows})
+        return
+    for line in inventory.table(_COLUMNS, rows):
+        typer.echo(line)
+
+
+@app.command()
+def verify(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names of models; by default all.", show_default=False),
+    ] = None,
+    *,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every file of the models here against its manifest; 1 when one is damaged."""
+    from fer_agent import config_file, model_store
+    from fer_agent.update import inventory
+
+    settings = config_file.load_incomplete(config)
+    store = settings.models.path or model_store.default_store()
+    checked = inventory.verify(store, names or ())
+    damaged = [each for each in checked if each.problem]
+    if as_json:
+        print_json({"checked": [each.as_json() for each in checked]})
+    else:
+        for each in checked:
+            typer.echo(f"{each.name} {each.version}: {each.problem or 'whole'}")
+            if each.problem:
+                typer.echo(f"  {each.remedy}")
+    raise typer.Exit(int(bool(damaged)))
+
+
+@app.command()
+def sync(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Names of models; by default those in use and `models.names`.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    config: ConfigOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only look what is there; fetch and change nothing.")
+    ] = False,
+    activate: Annotated[
+        bool,
+        typer.Option(
+            "--activate/--no-activate",
+            help="Whether to try what was fetched and switch to it, or only keep it in the store.",
+        ),
+    ] = True,
+    scheduled: Annotated[
+        bool,
+        typer.Option(
+            "--scheduled",
+            help="For the timer: do nothing without a repository, or when the last sync is young.",
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch new versions from the signed repository, verify them, and switch to them."""
+    from fer_agent import config_file, model_store
+    from fer_agent.update import sync as room
+
+    settings = config_file.load_incomplete(config)
+    store = settings.models.path or model_store.default_store()
+    if scheduled and not room.is_due(settings, store):
+        logger.info("no sync is due")
+        return
+    work = room.configured(settings, store)
+    try:
+        with progress_bar("Fetching models") as progress:
+            done = work.run(
+                room.Wish(
+                    names=tuple(names or ()),
+                    if_there=() if names else room.wished(settings, store),
+                    dry_run=dry_run,
+                    activate=activate,
+                    progress=progress,
+                )
+            )
+    except room.SyncError as error:
+        _show(error.report, as_json=as_json)
+        raise
+    _show(done, as_json=as_json)
+
+
+def _show(done: SyncReport, *, as_json: bool) -> None:
+    if as_json:
+        content: dict[str, Any] = done.model_dump(mode="json")
+        print_json(content)
+        return
+    for model in done.models:
+        typer.echo(_line(model))
+    if not done.models and done.ok:
+        typer.echo(f"{done.repository} has none of the models in use here")
+
+
+def _line(model: ModelReport) -> str:
+    said = {
+        "current": f"{model.current} is the newest",
+        "updated": f"{model.current} is active now",
+        "installed": f"{model.available} is in the store; `fer-agent models activate "
+        f"{model.name} {model.available}` switches to it",
+        "available": f"{model.available} is there, {model.current or 'nothing'} runs here",
+        "refused": f"{model.current or 'nothing'} stays; {model.reason}",
+        "too-new": f"{model.current or 'nothing'} stays; {model.reason}",
+        "failed": f"{model.current or 'nothing'} stays; {model.reason}",
+    }
+    return f"{model.name}: {said[model.outcome]}"

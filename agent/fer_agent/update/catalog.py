@@ -216,9 +216,7 @@ class Catalog:
         schema = raw.get("schema_version")
         if isinstance(schema, int) and schema > CUSTOM_SCHEMA_VERSION:
             return TooNew(name, version, "")
-        content = raw.get("manifest")
-        schema = content.get("schema_version") if isinstance(content, dict) else None
-        if isinstance(schema, int) and schema > SCHEMA_VERSION:
+        if _manifest_schema(raw.get("manifest")) > SCHEMA_VERSION:
             return TooNew(name, version, "")
         custom = _custom(target)
         manifest = _manifest(target, custom)
@@ -302,6 +300,16 @@ def _split(path: str) -> tuple[str, str, str] | None:
 
 def _is_version(text: object) -> bool:
     return isinstance(text, str) and bool(re.fullmatch(r"\d{1,6}\.\d{1,6}\.\d{1,6}", text))
+
+
+def _manifest_schema(text: object) -> int:
+    """Return the schema version of a manifest's text; 0 when it cannot be read."""
+    try:
+        content = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return 0
+    schema = content.get("schema_version") if isinstance(content, dict) else None
+    return schema if isinstance(schema, int) else 0
 
 
 def _custom(target: ListedTarget) -> TargetCustom:
