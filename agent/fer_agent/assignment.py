@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
 _IMPOSSIBLE = 1e6
 """Stands for an infinite cost, with which the prices below could not be reckoned."""
 
 
-def assign(cost: NDArray[np.float64], *, limit: float) -> list[tuple[int, int]]:
+def assign(cost: Sequence[Sequence[float]], *, limit: float) -> list[tuple[int, int]]:
     """Pair rows with columns so that the pairs' costs and the price of what stays alone are least.
 
     A row left alone costs `limit`, so a chain of poor pairs never displaces one good pair.
 
     Args:
-        cost: (R, C), below 1e6; infinite where a pair is impossible.
+        cost: R rows of C, below 1e6; infinite where a pair is impossible.
         limit: price of leaving a row without a column; no pair costs more.
 
     Returns:
@@ -29,15 +29,18 @@ def assign(cost: NDArray[np.float64], *, limit: float) -> list[tuple[int, int]]:
     doi:10.1007/BF02278710), in the rectangular form of Crouse, 2016,
     doi:10.1109/TAES.2016.140952.
     """
-    rows, columns = cost.shape
-    if not rows or not columns:
+    if not len(cost) or not len(cost[0]):
         return []
     # Where the rows' best columns differ, as with faces that keep apart, nothing can be cheaper.
-    best = cost.argmin(axis=1).tolist()
-    apart = [(row, best[row]) for row in range(rows) if cost[row, best[row]] < limit]
+    apart = []
+    for row, prices in enumerate(cost):
+        least = min(prices)
+        if least < limit:
+            apart.append((row, prices.index(least)))
     if len({column for _, column in apart}) == len(apart):
         return apart
     # One more column for every row, which only that row can take, says that it stays alone.
+    rows, columns = len(cost), len(cost[0])
     padded = np.full((rows, columns + rows), _IMPOSSIBLE)
     padded[:, :columns] = np.minimum(cost, _IMPOSSIBLE)
     padded[np.arange(rows), columns + np.arange(rows)] = limit

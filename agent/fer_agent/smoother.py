@@ -15,8 +15,6 @@ import numpy as np
 from fer_agent.records import EmotionEvent, EventKind
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from fer_agent.config import SmootherConfig
     from fer_agent.records import (
         EmotionScores,
@@ -42,10 +40,10 @@ class _State:
 
     Attributes:
         labels: class names in the model's output order.
-        probs: float64 (C,), smoothed.
+        probs: C numbers, smoothed; a list, because of so few numbers arrays are slower.
         weight: how much of the past `probs` holds, in [0, 1]; 0 after a single frame.
         leading_since_ns: int64 (C + 1,), since when each label, and at the end `uncertain`, could
-            take the published word's place; `_NEVER` where it could not.
+            take the published word's place; `_NEVER` where it could not. None where none could.
         word: the published word; empty until started.
         started_ns: time of the first sight.
         seen_ns: time of the last sight.
@@ -56,13 +54,13 @@ class _State:
     """
 
     labels: tuple[str, ...]
-    probs: NDArray[np.float64]
-    leading_since_ns: Int64Array
+    probs: list[float]
     started_ns: int
     seen_ns: int
     xyxy: Float32Array
     frame_size: tuple[int, int]
     model: ModelIdentity | None
+    leading_since_ns: Int64Array | None = None
     weight: float = 0.0
     word: str = ""
     told_ns: int = 0
@@ -78,9 +76,9 @@ class _State:
             track_id=track_id,
             captured_ns=self.seen_ns,
             emotion=self.word,
-            confidence=min(1.0, float(self.probs.max())),
+            confidence=min(1.0, max(self.probs)),
             labels=self.labels,
-            probs=self.probs.astype(np.float32),
+            probs=np.array(self.probs, np.float32),
             xyxy=self.xyxy,
             frame_size=self.frame_size,
             started_ns=self.started_ns,
@@ -127,15 +125,16 @@ class EmotionSmoother:
         if scores.model is not None and not self._fixed_threshold:
             self._abstain_below = scores.model.abstain_below
         events = [event for track_id in tracks.ended for event in self._end(track_id)]
+        if not len(tracks) and not events:
+            return events
         for track_id, xyxy, probs in zip(
-            tracks.track_id.tolist(), tracks.xyxy, scores.probs.astype(np.float64), strict=True
+            tracks.track_id.tolist(), tracks.xyxy, scores.probs.tolist(), strict=True
         ):
             state = self._states.get(track_id)
             if state is None:
                 state = self._states[track_id] = _State(
                     labels=scores.labels,
                     probs=probs,
-                    leading_since_ns=np.full(len(scores.labels) + 1, _NEVER),
                     started_ns=captured_ns,
                     seen_ns=captured_ns,
                     xyxy=xyxy,
@@ -155,7 +154,7 @@ class EmotionSmoother:
         return [event for track_id in sorted(self._states) for event in self._end(track_id)]
 
     def _blend(
-        self, state: _State, labels: tuple[str, ...], probs: NDArray[np.float64], step_s: float
+        self, state: _State, labels: tuple[str, ...], probs: list[float], step_s: float
     ) -> None:
         """Mix one frame into the probabilities: an exponential average over time.
 
@@ -164,14 +163,17 @@ class EmotionSmoother:
         """
         if state.labels != labels:
             state.labels, state.probs, state.weight = labels, probs, 0.0
-            state.leading_since_ns = np.full(len(labels) + 1, _NEVER)
+            state.leading_since_ns = None
             return
         fresh = 1.0 - math.exp(-step_s / self._config.time_constant_s)
         # The first frame had no frame before it to measure its time by; take the second one's.
         past = (state.weight or fresh) * (1.0 - fresh)
         state.weight = past + fresh
         if state.weight > 0.0:
-            state.probs = (past * state.probs + fresh * probs) / state.weight
+            state.probs = [
+                (past * before + fresh * now) / state.weight
+                for before, now in zip(state.probs, probs, strict=True)
+            ]
 
     def _tell(self, track_id: int, state: _State) -> list[EmotionEvent]:
         """Choose the track's word; return the event that is due, if one is."""
@@ -184,34 +186,37 @@ class EmotionSmoother:
         word = self._next_word(state, now_ns)
         if word != state.word:
             state.word = word
-            state.leading_since_ns[:] = _NEVER
+            state.leading_since_ns = None
         elif now_ns - state.told_ns < self._config.update_s * 1e9:
             return []
         return [state.event(EventKind.UPDATED, track_id)]
 
     def _next_word(self, state: _State, now_ns: int) -> str:
         """Keep the published word unless another has led for `dwell_s`."""
+        likeliest = self._likeliest(state)
+        if state.word == likeliest:  # the usual case: nothing else can lead
+            state.leading_since_ns = None
+            return likeliest
         if state.word not in state.words:  # another model, which does not know it
-            return self._likeliest(state)
-        if state.word == self._likeliest(state):  # the usual case: nothing else can lead
-            state.leading_since_ns[:] = _NEVER
-            return state.word
+            return likeliest
         published = state.words.index(state.word)
         likelihood = np.append(state.probs, self._abstain_below)
         # A label must be worth saying, and ahead by the margin; `uncertain` needs no margin to
         # take over, only to be displaced.
         leads = likelihood >= max(likelihood[published] + self._config.margin, self._abstain_below)
-        leads[-1] = state.probs.max() < self._abstain_below
+        leads[-1] = max(state.probs) < self._abstain_below
         leads[published] = False
-        state.leading_since_ns = np.where(leads, np.minimum(state.leading_since_ns, now_ns), _NEVER)
-        ready = state.leading_since_ns <= now_ns - round(self._config.dwell_s * 1e9)
+        before_ns = _NEVER if state.leading_since_ns is None else state.leading_since_ns
+        since_ns = np.where(leads, np.minimum(before_ns, now_ns), _NEVER)
+        state.leading_since_ns = since_ns
+        ready = since_ns <= now_ns - round(self._config.dwell_s * 1e9)
         if not ready.any():
             return state.word
         return state.words[int(np.argmax(np.where(ready, likelihood, -1.0)))]
 
     def _likeliest(self, state: _State) -> str:
-        best = int(state.probs.argmax())
-        return state.labels[best] if state.probs[best] >= self._abstain_below else UNCERTAIN
+        best = max(state.probs)
+        return state.labels[state.probs.index(best)] if best >= self._abstain_below else UNCERTAIN
 
     def _end(self, track_id: int) -> list[EmotionEvent]:
         """Close a track; nothing for one that was never seen here."""

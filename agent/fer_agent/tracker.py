@@ -9,6 +9,7 @@ longer overlaps, within a reach that grows with the time since the last sight.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,15 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fer_agent.assignment import assign
-from fer_agent.records import Tracks
+from fer_agent.records import Faces, Tracks
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from fer_agent.config import TrackerConfig
-    from fer_agent.records import Faces
 
-    FloatArray = NDArray[np.float64]
     Floats = list[float]
 
 KEPT_FRAMES = 3
@@ -173,6 +170,8 @@ class IouTracker:
             `ended` holds the confirmed tracks given up now: not seen for more than
             `max_missed_s` and more than three frames.
         """
+        if not self._tracks and not len(faces):
+            return _nobody(faces.frame_size)
         boxes: list[Floats] = faces.xyxy.tolist()
         measured = [_measure(box) for box in boxes]
         for track in self._tracks:
@@ -199,13 +198,14 @@ class IouTracker:
         """Forget all tracks; ids go on rising."""
         self._tracks.clear()
 
-    def _costs(self, boxes: list[Floats], measured: list[Floats]) -> FloatArray:
-        """Price every track with every face, (T, N); infinite where they cannot be the same."""
-        rows = [
-            [self._cost(track, track.box(), *face) for face in zip(boxes, measured, strict=True)]
-            for track in self._tracks
-        ]
-        return np.array(rows, np.float64).reshape(len(self._tracks), len(boxes))
+    def _costs(self, boxes: list[Floats], measured: list[Floats]) -> list[Floats]:
+        """Price every track with every face, T rows of N; infinite where they cannot be one."""
+        faces = list(zip(boxes, measured, strict=True))
+        rows = []
+        for track in self._tracks:
+            predicted = track.box()
+            rows.append([self._cost(track, predicted, *face) for face in faces])
+        return rows
 
     def _cost(self, track: _Track, predicted: Floats, box: Floats, measured: Floats) -> float:
         overlap, _ = _overlap(predicted, box)
@@ -270,12 +270,24 @@ def _strangers(boxes: list[Floats], taken: list[int]) -> list[int]:
 def _found(faces: Faces, seen: list[tuple[_Track, int]], ended: tuple[int, ...]) -> Tracks:
     """Make the record of the confirmed tracks among those seen."""
     confirmed = sorted((track.track_id, face) for track, face in seen if track.track_id)
+    if not confirmed and not ended:
+        return _nobody(faces.frame_size)
     rows = [face for _, face in confirmed]
+    track_id = np.array([track_id for track_id, _ in confirmed], np.int64)
+    if rows == list(range(len(faces))):
+        return Tracks(track_id, faces.xyxy, faces.score, faces.landmarks, faces.frame_size, ended)
     return Tracks(
-        track_id=np.array([track_id for track_id, _ in confirmed], np.int64),
+        track_id=track_id,
         xyxy=faces.xyxy[rows],
         score=faces.score[rows],
         landmarks=faces.landmarks[rows],
         frame_size=faces.frame_size,
         ended=ended,
     )
+
+
+@functools.lru_cache(maxsize=8)
+def _nobody(frame_size: tuple[int, int]) -> Tracks:
+    """Make the record of a frame without tracks, the same one for all frames of a size."""
+    none = Faces.none(frame_size)
+    return Tracks(np.empty(0, np.int64), none.xyxy, none.score, none.landmarks, frame_size)
