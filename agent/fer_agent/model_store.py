@@ -50,6 +50,8 @@ class ModelFile(_Part):
     precision: Literal["fp32", "fp16", "int8"]
     sha256: Sha256
     bytes: Annotated[int, Field(gt=0)]
+    validation_accuracy: Share | None = None
+    """Of this very file on the validation split; `models build` compares precisions with it."""
 
 
 class GoldenFile(_Part):
@@ -84,6 +86,15 @@ class Calibration(_Part):
     """The classifier abstains when the likeliest class has a lower probability."""
 
 
+class Answered(_Part):
+    """What is left when the classifier abstains below its threshold."""
+
+    coverage: Share
+    """Share of the crops that get an answer."""
+    accuracy: Share
+    """Share of right answers among them."""
+
+
 class Metrics(_Part):
     """What was measured, and under which protocol."""
 
@@ -98,6 +109,7 @@ class Metrics(_Part):
     per_class_f1: dict[str, Share]
     ece: Share
     """Expected calibration error over 15 bins, after the temperature."""
+    answered: Answered | None = None
 
 
 class Provenance(_Part):

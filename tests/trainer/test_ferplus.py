@@ -31,6 +31,12 @@ def test_majority_needs_more_than_half() -> None:
     assert targets([5, 5, 0, 0, 0, 0, 0, 0, 0, 0], "majority") == {}
 
 
+def test_agreed_needs_more_than_five_people() -> None:
+    assert targets([6, 3, 1, 0, 0, 0, 0, 0, 0, 0], "agreed") == {"neutral": 1.0}
+    assert targets([5, 3, 1, 0, 0, 0, 0, 0, 0, 0], "agreed") == {}
+    assert targets([3, 1, 0, 0, 0, 0, 0, 0, 6, 0], "agreed") == {}
+
+
 def test_plurality_shares_ties() -> None:
     assert targets([4, 4, 2, 0, 0, 0, 0, 0, 0, 0], "plurality") == {"happy": 0.5, "neutral": 0.5}
 

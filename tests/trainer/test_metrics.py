@@ -13,6 +13,7 @@ from torchmetrics.functional.classification import (
 
 from fer_trainer import protocols
 from fer_trainer.metrics import (
+    Answered,
     abstain_threshold,
     bootstrap_interval,
     figures,
@@ -63,6 +64,16 @@ def test_threshold_keeps_its_coverage() -> None:
     probs = probabilities(predictions(1000)[0], 1.0)
     threshold = abstain_threshold(probs, coverage=0.9)
     assert 0.9 <= (probs.max(axis=1) >= threshold).mean() < 0.92
+
+
+def test_answers_above_the_threshold_are_counted_apart() -> None:
+    probs = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.45, 0.55]], np.float32)
+    found = figures(probs, np.array([0, 1, 1, 0]), ("a", "b"), abstain_below=0.6)
+    assert found.answered == Answered(coverage=0.75, accuracy=pytest.approx(2 / 3))
+    assert found.as_json()["answered"]["coverage"] == 0.75
+    assert figures(probs, np.array([0, 1, 1, 0]), ("a", "b"), abstain_below=0.95).answered == (
+        Answered(coverage=0.0, accuracy=0.0)
+    )
 
 
 def test_protocols_show_one_two_and_ten_crops() -> None:

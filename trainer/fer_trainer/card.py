@@ -44,8 +44,8 @@ the temperature. `valid` chose the epoch and fitted the temperature; `test` did 
 
 - Input: uint8 ({", ".join(map(str, manifest.input.shape))}), gray; scaling is inside the graph.
 - Output: logits; divide by {calibration.temperature} before the softmax.
-- Answer `uncertain` below a probability of {calibration.abstain_below}: nine in ten validation
-  crops are above it.
+- Answer `uncertain` below a probability of {calibration.abstain_below}: four in five validation
+  crops are above it{_answered(manifest)}.
 - {manifest.parameters:,} parameters, {manifest.macs:,} multiply-accumulates a crop.
 
 ## Training
@@ -81,6 +81,14 @@ def _table(metrics: tuple[Metrics, ...]) -> str:
             f"| {one.accuracy:.4f}{interval} | {one.macro_f1:.4f} | {one.ece:.4f} |"
         )
     return "\n".join(lines)
+
+
+def _answered(manifest: Manifest) -> str:
+    first = manifest.metrics[0]
+    if first.answered is None:
+        return ""
+    coverage, accuracy = first.answered.coverage, first.answered.accuracy
+    return f",\n  and on {first.split} {coverage:.1%} with an accuracy of {accuracy:.4f}"
 
 
 def _per_class(manifest: Manifest) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fer_agent.classifier import CropClassifier
-from fer_agent.model_store import StoredModel, read_manifest
+from fer_agent.model_store import Calibration, StoredModel, read_manifest
 from fer_agent.runtime.onnx import OnnxSession
 from fer_trainer import checkpoint
 from fer_trainer.data.duplicates import also_in_training
@@ -18,14 +18,21 @@ from fer_trainer.deploy import network_of
 from fer_trainer.errors import CheckpointError, DataError, ProtocolError
 from fer_trainer.fabric import best_device
 from fer_trainer.inference import predict
-from fer_trainer.metrics import Figures, figures, fit_temperature, probabilities
+from fer_trainer.labels import BASIC_8
+from fer_trainer.metrics import (
+    Figures,
+    abstain_threshold,
+    figures,
+    fit_temperature,
+    probabilities,
+)
 from fer_trainer.protocols import answers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from fer_trainer.data.faceset import FaceSet, Float32Array, UInt8Array
+    from fer_trainer.data.faceset import BoolArray, FaceSet, Float32Array, UInt8Array
     from fer_trainer.protocols import Predictor, Protocol
     from fer_trainer.recipe import DataSection
 
@@ -86,6 +93,11 @@ class Subject:
     path: Path
 
     @property
+    def targets(self) -> str:
+        """What a model's labels are taken from: FER+'s votes where it knows contempt."""
+        return "distribution" if self.labels == BASIC_8 else "label"
+
+    @property
     def is_model(self) -> bool:
         """Whether it is a model folder, judged through the agent's own classifier."""
         return (self.path / "manifest.json").is_file()
@@ -115,8 +127,8 @@ def evaluate(
 ) -> Evaluation:
     """Judge a checkpoint or a model.
 
-    A checkpoint's temperature is fitted on the split that chose it; a model's stands in its
-    manifest.
+    A checkpoint's temperature and abstain threshold are fitted on the split that chose it; a
+    model's stand in its manifest.
 
     Args:
         subject: from `open_subject`.
@@ -147,21 +159,30 @@ def evaluate(
     if not len(part):
         raise DataError(f"{faces.name} has no image for {name}", remedy="report another split")
     if subject.is_model:
-        temperature, predictor = _agents_classifier(subject.path, precision)
+        calibration, predictor = _agents_classifier(subject.path, precision)
     else:
-        temperature, predictor = _networks(subject, faces)
+        calibration, predictor = _networks(subject, faces)
     probs = answers(predictor, part.images, protocol)
     apart = ~also_in_training(faces)[faces.where(split)]
     if not apart.any():
         apart = np.ones_like(apart)
+
+    def measure(these: BoolArray) -> Figures:
+        return figures(
+            probs[these],
+            part.hard_labels[these],
+            faces.labels,
+            abstain_below=calibration.abstain_below,
+        )
+
     return Evaluation(
         subject=subject.name,
         dataset=faces.name,
         split=name,
         protocol=protocol,
-        temperature=temperature,
-        whole=figures(probs, part.hard_labels, faces.labels),
-        without_trained=figures(probs[apart], part.hard_labels[apart], faces.labels),
+        temperature=calibration.temperature,
+        whole=measure(np.ones_like(apart)),
+        without_trained=measure(apart),
     )
 
 
@@ -179,7 +200,7 @@ def over_seeds(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     }
 
 
-def _agents_classifier(folder: Path, precision: str) -> tuple[float, Predictor]:
+def _agents_classifier(folder: Path, precision: str) -> tuple[Calibration, Predictor]:
     manifest = read_manifest(folder / "manifest.json")
     path = StoredModel(folder=folder, manifest=manifest).verified_file(precision)
     classifier = CropClassifier(OnnxSession(path, threads=2), manifest)
@@ -189,18 +210,19 @@ def _agents_classifier(folder: Path, precision: str) -> tuple[float, Predictor]:
         batches = [np.array(crops[start : start + _BATCH])[:, np.newaxis] for start in starts]
         return np.concatenate([classifier.probs(batch) for batch in batches])
 
-    return manifest.calibration.temperature, probs
+    return manifest.calibration, probs
 
 
-def _networks(subject: Subject, faces: FaceSet) -> tuple[float, Predictor]:
+def _networks(subject: Subject, faces: FaceSet) -> tuple[Calibration, Predictor]:
     device = best_device()
     state = checkpoint.load(checkpoint.best_of(subject.path))
     network = network_of(state).to(device).to(memory_format=torch.channels_last)
     chooser = faces.only(Split.parse(subject.selected_on))
     logits = predict(network, chooser.images, device).numpy()
     temperature = round(fit_temperature(logits, chooser.hard_labels), 4)
+    threshold = abstain_threshold(probabilities(logits, temperature))
 
     def probs(crops: UInt8Array) -> Float32Array:
         return probabilities(predict(network, crops, device).numpy(), temperature)
 
-    return temperature, probs
+    return Calibration(temperature=temperature, abstain_below=threshold), probs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +11,13 @@ from scipy.special import log_softmax, softmax
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 if TYPE_CHECKING:
-    from fer_trainer.data.faceset import Float32Array, Int64Array
+    from fer_trainer.data.faceset import BoolArray, Float32Array, Int64Array
 
 ECE_BINS = 15
 """As in Guo et al., arXiv:1706.04599."""
+
+COVERAGE = 0.8
+"""Share of the crops that get an answer; the others are called `uncertain`."""
 
 _RESAMPLES = 2_000
 
@@ -30,6 +33,19 @@ class ClassFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """What a classifier that may say `uncertain` answers.
+
+    Attributes:
+        coverage: share of the images that it answers.
+        accuracy: share of right answers among them; 0 when it answers none.
+    """
+
+    coverage: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """What is said about one set of predictions.
 
@@ -41,6 +57,7 @@ class Figures:
         per_class: figures by label.
         confusion: counts, rows are the truth, columns the answer, in label order.
         ece: expected calibration error over 15 bins.
+        answered: what is left under the abstain threshold; None where none was given.
     """
 
     n: int
@@ -50,10 +67,13 @@ class Figures:
     per_class: dict[str, ClassFigures]
     confusion: tuple[tuple[int, ...], ...]
     ece: float
+    answered: Answered | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Make a JSON tree."""
+        answered = {"answered": asdict(self.answered)} if self.answered is not None else {}
         return {
+            **answered,
             "n": self.n,
             "accuracy": self.accuracy,
             "accuracy_interval": list(self.interval),
@@ -72,13 +92,20 @@ class Figures:
         }
 
 
-def figures(probs: Float32Array, truth: Int64Array, labels: tuple[str, ...]) -> Figures:
+def figures(
+    probs: Float32Array,
+    truth: Int64Array,
+    labels: tuple[str, ...],
+    *,
+    abstain_below: float | None = None,
+) -> Figures:
     """Compute all figures of one set of predictions.
 
     Args:
         probs: float (N, C), rows sum to 1; N at least 1.
         truth: int (N,), class indices.
         labels: the C class words.
+        abstain_below: the threshold of `uncertain`, for `answered`.
     """
     answers = probs.argmax(axis=1)
     right = answers == truth
@@ -100,7 +127,14 @@ def figures(probs: Float32Array, truth: Int64Array, labels: tuple[str, ...]) -> 
             for row in confusion_matrix(truth, answers, labels=everything)
         ),
         ece=expected_calibration_error(probs.max(axis=1), right.astype(np.float32)),
+        answered=None if abstain_below is None else _answered(probs, right, abstain_below),
     )
+
+
+def _answered(probs: Float32Array, right: BoolArray, abstain_below: float) -> Answered:
+    sure = probs.max(axis=1) >= abstain_below
+    accuracy = float(right[sure].mean()) if sure.any() else 0.0
+    return Answered(coverage=float(sure.mean()), accuracy=accuracy)
 
 
 def bootstrap_interval(right: Float32Array, *, seed: int = 0) -> tuple[float, float]:
@@ -153,7 +187,7 @@ def probabilities(logits: Float32Array, temperature: float) -> Float32Array:
     return scaled
 
 
-def abstain_threshold(probs: Float32Array, *, coverage: float = 0.9) -> float:
+def abstain_threshold(probs: Float32Array, *, coverage: float = COVERAGE) -> float:
     """Choose the threshold under which the classifier says `uncertain`.
 
     Args:

@@ -116,8 +116,14 @@ def quantize(
         ):
             target = folder / f"model.{precision}.onnx"
             write_bytes(target, path.read_bytes())
-            kept.append(Quantized(model_file(target, precision), accuracy, lost, agreement))
-    _add_files(manifest, folder, [one.file for one in kept])
+            file = model_file(target, precision).model_copy(
+                update={"validation_accuracy": round(accuracy, 6)}
+            )
+            kept.append(Quantized(file, accuracy, lost, agreement))
+    full = manifest.file("fp32").model_copy(
+        update={"validation_accuracy": round(kept[0].accuracy + kept[0].lost, 6)}
+    )
+    _add_files(manifest, folder, [full, *(one.file for one in kept)])
     return kept[0], kept[1]
 
 

@@ -30,7 +30,7 @@ class _Section(BaseModel):
 class DataSection(_Section):
     """What the training images are taken to show."""
 
-    targets: Literal["label", "majority", "plurality", "distribution"] = "label"
+    targets: Literal["label", "majority", "plurality", "distribution", "agreed"] = "label"
     votes_share: float = Field(default=0.0, ge=0.0, le=1.0, description="of FER+ in the labels")
     exclude_duplicates: bool = False
     balanced: bool = Field(default=False, description="draw all classes equally often")

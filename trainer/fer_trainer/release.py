@@ -11,6 +11,7 @@ from fer_agent import golden, golden_pictures
 from fer_agent.errors import UsageError
 from fer_agent.model_store import (
     EMOTIONS,
+    Answered,
     Calibration,
     GoldenFile,
     Manifest,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 SINGLE_CROP = "single crop"
 WITHOUT_TRAINED = "single crop, without the images that also stand in training"
+AGREED = "single crop, images where more than 5 of 10 voters agree"
 SELECTION = "single crop, the split that chose the epoch"
 
 _CHECKED_CROPS = 256
@@ -58,7 +60,13 @@ class Release:
 
 
 def release(
-    checkpoint: Checkpoint, faces: FaceSet, folder: Path, *, version: str, draft: bool = False
+    checkpoint: Checkpoint,
+    faces: FaceSet,
+    folder: Path,
+    *,
+    version: str,
+    agreed: FaceSet | None = None,
+    draft: bool = False,
 ) -> Release:
     """Export a checkpoint.
 
@@ -70,6 +78,7 @@ def release(
         faces: the data it was trained on.
         folder: the model's folder; its name is the model's name.
         version: of the model, `x.y.z`.
+        agreed: the images whose label most voters agree on, for one more figure.
         draft: of an unfinished run: only the validation split's figures, the test is not touched.
 
     Raises:
@@ -91,17 +100,23 @@ def release(
     valid_logits = deploy.graph_logits(session, valid.images)
     temperature = round(fit_temperature(valid_logits, valid.hard_labels), 4)
     valid_probs = probabilities(valid_logits, temperature)
-    measured = [(SELECTION, figures(valid_probs, valid.hard_labels, faces.labels), "valid")]
+    abstain_below = abstain_threshold(valid_probs)
+
+    def measure(part: FaceSet) -> Figures:
+        probs = probabilities(deploy.graph_logits(session, part.images), temperature)
+        return figures(probs, part.hard_labels, faces.labels, abstain_below=abstain_below)
+
+    measured = [(SELECTION, measure(valid), "valid")]
     if not draft:
         test = faces.only(Split.TEST)
         repeated = also_in_training(faces)[faces.where(Split.TEST)]
-        probs = probabilities(deploy.graph_logits(session, test.images), temperature)
-        truth = test.hard_labels
-        whole = figures(probs, truth, faces.labels)
-        apart = figures(probs[~repeated], truth[~repeated], faces.labels)
-        measured = [
-            (SINGLE_CROP, whole, "test"), (WITHOUT_TRAINED, apart, "test"), *measured,
-        ]  # fmt: skip
+        reported = [
+            (SINGLE_CROP, measure(test), "test"),
+            (WITHOUT_TRAINED, measure(test.take(~repeated)), "test"),
+        ]
+        if agreed is not None:
+            reported.append((AGREED, measure(agreed.only(Split.TEST)), "test"))
+        measured = [*reported, *measured]
     manifest = Manifest(
         name=folder.name,
         version=version,
@@ -113,9 +128,7 @@ def release(
         ),
         labels=checkpoint.labels,
         preprocessing="in-graph",
-        calibration=Calibration(
-            temperature=temperature, abstain_below=abstain_threshold(valid_probs)
-        ),
+        calibration=Calibration(temperature=temperature, abstain_below=abstain_below),
         metrics=tuple(
             metrics_of(one, dataset=faces.name, split=split, protocol=protocol)
             for protocol, one, split in measured
@@ -142,6 +155,11 @@ def metrics_of(one: Figures, *, dataset: str, split: str, protocol: str) -> Metr
         macro_f1=round(one.macro_f1, 6),
         per_class_f1={label: round(each.f1, 6) for label, each in one.per_class.items()},
         ece=round(one.ece, 6),
+        answered=None
+        if one.answered is None
+        else Answered(
+            coverage=round(one.answered.coverage, 6), accuracy=round(one.answered.accuracy, 6)
+        ),
     )
 
 

@@ -19,7 +19,7 @@ from fer_trainer.labels import BASIC_8, word
 if TYPE_CHECKING:
     from pathlib import Path
 
-TargetKind = Literal["majority", "plurality", "distribution"]
+TargetKind = Literal["majority", "plurality", "distribution", "agreed"]
 
 _COLUMNS = (
     "neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt",
@@ -31,6 +31,8 @@ _ORDER = [tuple(word(c) for c in _COLUMNS).index(label) for label in BASIC_8]
 
 _MIN_VOTES = 2
 """A class with a single vote is taken for a slip, as in the authors' code."""
+
+_AGREED_VOTES = 5
 
 
 def with_votes(faces: FaceSet, votes_csv: Path, kind: TargetKind) -> FaceSet:
@@ -44,7 +46,8 @@ def with_votes(faces: FaceSet, votes_csv: Path, kind: TargetKind) -> FaceSet:
         votes_csv: the authors' `fer2013new.csv`, joined by row, or a table with a column `file`,
             joined by name.
         kind: `majority`, one class that more than half voted for; `plurality`, the class with the
-            most votes, ties shared; `distribution`, the share of the votes.
+            most votes, ties shared; `distribution`, the share of the votes; `agreed`, one class
+            that more than five of the ten people voted for.
 
     Raises:
         DataError: the table has broken rows, or does not belong to these images.
@@ -86,6 +89,8 @@ def vote_targets(votes: Float32Array, kind: TargetKind) -> Float32Array:
     named = (emotions.max(axis=1, keepdims=True) == most) & (most > 0)
     if kind == "distribution":
         targets = emotions
+    elif kind == "agreed":
+        targets = (emotions > _AGREED_VOTES).astype(np.float32)
     elif kind == "plurality":
         targets = (emotions == most).astype(np.float32)
     else:
