@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import defaultdict
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from fer_agent.crop import crop_faces
 from fer_agent.errors import InferenceError, ModelContractError
 from fer_agent.records import EmotionScores
+from fer_agent.runtime.binding import bind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,8 +20,12 @@ if TYPE_CHECKING:
     from fer_agent.records import Float32Array, Frame, ModelIdentity, Tracks
 
 
+_MOST_BOUND = 8
+"""Faces in a frame up to which the network runs on arrays kept for that number of them."""
+
+
 class CropClassifier:
-    """Classifies gray face crops; satisfies `EmotionClassifier`.
+    """Classifies gray face crops; satisfies `EmotionClassifier`; may be used from several threads.
 
     Args:
         session: the model's graph; preprocessing is inside, so it takes raw crops.
@@ -46,7 +52,11 @@ class CropClassifier:
         self._identity = identity
         self._size = manifest.input.size
         self._temperature = np.float32(manifest.calibration.temperature)
-        self._check_contract(manifest)
+        self._nobody = EmotionScores(
+            labels=self.labels, probs=np.empty((0, len(self.labels)), np.float32), model=identity
+        )
+        self._idle: defaultdict[int, list[_Batch]] = defaultdict(list)
+        self._output = self._check_contract(manifest)
 
     def classify(self, frame: Frame, tracks: Tracks) -> EmotionScores:
         """Classify all tracked faces of one frame in one batch.
@@ -54,8 +64,21 @@ class CropClassifier:
         Raises:
             InferenceError: the runtime refused the input or failed while running.
         """
-        crops = crop_faces(frame.luma, tracks.xyxy, self._size)
-        return EmotionScores(labels=self.labels, probs=self.probs(crops), model=self._identity)
+        count = len(tracks)
+        if not count:
+            return self._nobody
+        if count > _MOST_BOUND:
+            probs = self.probs(crop_faces(frame.luma, tracks.xyxy, self._size))
+        else:
+            # Each thread takes its own: one that is at work is in nobody's list.
+            idle = self._idle[count]
+            batch = idle.pop() if idle else _Batch(self._session, count, self._size, self._output)
+            crop_faces(frame.luma, tracks.xyxy, self._size, out=batch.crops)
+            batch.run()
+            logits = batch.logits.astype(np.float32, copy=False)
+            probs = softmax(logits / self._temperature)
+            idle.append(batch)
+        return EmotionScores(labels=self.labels, probs=probs, model=self._identity)
 
     def probs(self, crops: NDArray[np.uint8]) -> Float32Array:
         """Return calibrated probabilities.
@@ -77,7 +100,8 @@ class CropClassifier:
         (logits,) = self._session.run(crops).values()
         return logits.astype(np.float32, copy=False)
 
-    def _check_contract(self, manifest: Manifest) -> None:
+    def _check_contract(self, manifest: Manifest) -> _Output:
+        """Return the network's only output, when it is what the manifest says."""
         remedy = "reinstall the model, or export it again with `fer-train export`"
         declared = self._session.input_shape
         wanted = manifest.input.shape
@@ -105,10 +129,32 @@ class CropClassifier:
                 f"{len(self.labels)} labels",
                 remedy=remedy,
             )
+        ((name, logits),) = outputs.items()
+        return _Output(name, len(self.labels), logits.dtype)
+
+
+class _Output(NamedTuple):
+    """The network's output: its name in the file, logits for each crop, and their type."""
+
+    name: str
+    width: int
+    dtype: np.dtype[np.generic]
+
+
+class _Batch:
+    """The network bound to arrays for one number of crops."""
+
+    def __init__(
+        self, session: InferenceSession, count: int, size: tuple[int, int], output: _Output
+    ) -> None:
+        self.crops = np.zeros((count, 1, *size), np.uint8)
+        self.logits = np.zeros((count, output.width), output.dtype)
+        self.run = bind(session, self.crops, {output.name: self.logits})
 
 
 def softmax(logits: Float32Array) -> Float32Array:
     """Return probabilities, float32 (N, C), from logits (N, C); no overflow for any finite one."""
-    powers: Float32Array = np.exp(logits - logits.max(axis=1, keepdims=True))
-    powers /= powers.sum(axis=1, keepdims=True)
+    # The reductions straight from the ufuncs: the arrays' own methods go through Python first.
+    powers: Float32Array = np.exp(logits - np.maximum.reduce(logits, axis=1, keepdims=True))
+    powers /= np.add.reduce(powers, axis=1, keepdims=True)
     return powers

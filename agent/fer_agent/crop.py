@@ -23,7 +23,13 @@ _LARGEST_SIDE = 4
 """A crop is at most this many times as large as the frame's longer side."""
 
 
-def crop_faces(luma: Luma, xyxy: Float32Array, size: tuple[int, int]) -> NDArray[np.uint8]:
+def crop_faces(
+    luma: Luma,
+    xyxy: Float32Array,
+    size: tuple[int, int],
+    *,
+    out: NDArray[np.uint8] | None = None,
+) -> NDArray[np.uint8]:
     """Cut the squares around the boxes' centres out of a picture and scale them to one size.
 
     Beyond the picture its edge pixels are repeated. Shrinking averages, enlarging is linear.
@@ -33,11 +39,12 @@ def crop_faces(luma: Luma, xyxy: Float32Array, size: tuple[int, int]) -> NDArray
         xyxy: float32 (N, 4), pixels of that picture, in YuNet's convention (forehead to chin);
             boxes may reach outside the picture or lie outside it.
         size: height and width of a crop in pixels.
+        out: where to put the crops, uint8 (N, 1, h, w); by default a new array.
 
     Returns:
         uint8 (N, 1, h, w); N may be 0.
     """
-    crops = np.empty((len(xyxy), 1, *size), np.uint8)
+    crops = np.empty((len(xyxy), 1, *size), np.uint8) if out is None else out
     longest = _LARGEST_SIDE * max(luma.shape)
     # A few faces are faster one by one in plain numbers than together in arrays.
     for crop, box in zip(crops, xyxy.tolist(), strict=True):

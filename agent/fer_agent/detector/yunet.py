@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fer_agent.detector.letterbox import Letterbox
-from fer_agent.detector.yunet_decode import OUTPUT_WIDTHS, STRIDES, Decoder, suppress
+from fer_agent.detector.yunet_decode import OUTPUT_WIDTHS, STRIDES, Decoder
 from fer_agent.errors import InferenceError, ModelContractError
 from fer_agent.records import Faces
+from fer_agent.runtime.binding import bind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from fer_agent.config import DetectorConfig
     from fer_agent.ports import InferenceSession
-    from fer_agent.records import Float32Array, Frame
+    from fer_agent.records import Frame
 
 _SECOND_LOOK_LONG_SIDE = 160
 """Long side of the second look, a quarter of the default input's pixels."""
@@ -53,6 +52,7 @@ class YuNetDetector:
         self._config = config
         self._long_sides = (config.long_side, min(_SECOND_LOOK_LONG_SIDE, config.long_side // 2))
         self._frame_size = (0, 0)
+        self._none = Faces.none((0, 0))
         self._looks: list[_Look] = []
 
     def detect(self, frame: Frame) -> Faces:
@@ -69,37 +69,39 @@ class YuNetDetector:
         """
         if frame.size != self._frame_size:
             self._frame_size = frame.size
-            self._looks = [_Look(frame.size, side) for side in self._long_sides]
+            self._none = Faces.none(frame.size)
+            self._looks = [_Look(self._session, frame.size, side) for side in self._long_sides]
         first, second = self._looks
-        faces, trace = self._look(frame, first)
-        if not len(faces) and trace >= _SECOND_LOOK_SCORE:
-            faces, _ = self._look(frame, second)
-        return faces
-
-    def _look(self, frame: Frame, look: _Look) -> tuple[Faces, float]:
-        """Return the faces at one input size, and the coarsest level's best score."""
-        tensor = look.letterbox.fill(frame)
-        outputs = cast("Mapping[str, Float32Array]", self._session.run(tensor))
-        found, trace = look.decoder.decode(outputs, self._config.score)
-        if found is None:
-            return Faces.none(frame.size), trace
-        kept = suppress(found.xyxy, found.score, self._config.nms_iou)
-        to_frame = look.letterbox.to_frame
-        faces = Faces(
-            xyxy=to_frame(found.xyxy[kept].reshape(-1, 2, 2)).reshape(-1, 4),
-            score=found.score[kept],
-            landmarks=to_frame(found.landmarks[kept]),
-            frame_size=frame.size,
-        )
-        return faces, trace
+        faces = first.find(frame, self._config)
+        if faces is None and first.decoder.trace() >= _SECOND_LOOK_SCORE:
+            faces = second.find(frame, self._config)
+        return self._none if faces is None else faces
 
 
 class _Look:
-    """What one input size needs."""
+    """What one input size needs, from the network's input to its outputs."""
 
-    def __init__(self, frame_size: tuple[int, int], long_side: int) -> None:
-        self.letterbox = Letterbox(frame_size, long_side)
-        self.decoder = Decoder(*self.letterbox.input_size)
+    def __init__(
+        self, session: InferenceSession, frame_size: tuple[int, int], long_side: int
+    ) -> None:
+        self._letterbox = Letterbox(frame_size, long_side)
+        self.decoder = Decoder(*self._letterbox.input_size)
+        self._run = bind(session, self._letterbox.tensor, self.decoder.outputs)
+
+    def find(self, frame: Frame, config: DetectorConfig) -> Faces | None:
+        """Return the faces in frame pixels, or None where there is none."""
+        self._letterbox.fill(frame)
+        self._run()
+        found = self.decoder.decode(config.score, config.nms_iou)
+        if found is None:
+            return None
+        to_frame = self._letterbox.to_frame
+        return Faces(
+            xyxy=to_frame(found.xyxy.reshape(-1, 2, 2)).reshape(-1, 4),
+            score=found.score,
+            landmarks=to_frame(found.landmarks),
+            frame_size=frame.size,
+        )
 
 
 def _check_contract(session: InferenceSession) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fer_agent.errors import InferenceError, ModelContractError, ModelFileError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -92,11 +93,46 @@ class OnnxSession:
         # onnxruntime's exceptions derive straight from Exception or RuntimeError, and their
         # classes live in a private module that moved between versions.
         except Exception as error:
-            raise InferenceError(
-                f"{self._path} failed on {tensor.dtype.name} {tensor.shape}: {_first_line(error)}",
-                remedy="check that the model is the one its manifest names; please report this",
-            ) from error
+            raise self._failed(tensor, error) from error
         return dict(zip(self._output_names, arrays, strict=True))
+
+    def bind(
+        self, tensor: NDArray[np.generic], outputs: Mapping[str, NDArray[np.generic]]
+    ) -> Callable[[], None]:
+        """Prepare runs that read one array and write others; see `runtime.binding`.
+
+        Against `run` that saves the checks, the dictionary and a fresh array for each output: 60 to
+        130 us of YuNet's call and of the classifier's (x86-64, 2.4 GHz, cold caches).
+
+        Raises:
+            InferenceError: an array is not contiguous or has no such output. So does the run
+                returned: the runtime refused the shapes or failed while running.
+        """
+        binding = self._session.io_binding()
+        try:
+            binding.bind_input(
+                self._input_name, "cpu", 0, tensor.dtype, tensor.shape, _address(tensor)
+            )
+            for name, output in outputs.items():
+                binding.bind_output(name, "cpu", 0, output.dtype, output.shape, _address(output))
+        except Exception as error:  # as in run()
+            raise self._failed(tensor, error) from error
+        session_run = self._session.run_with_iobinding
+        held = tensor, *outputs.values()  # the binding knows their addresses only
+
+        def run() -> None:
+            try:
+                session_run(binding)
+            except Exception as error:  # as in run()
+                raise self._failed(held[0], error) from error
+
+        return run
+
+    def _failed(self, tensor: NDArray[np.generic], error: Exception) -> InferenceError:
+        return InferenceError(
+            f"{self._path} failed on {tensor.dtype.name} {tensor.shape}: {_first_line(error)}",
+            remedy="check that the model is the one its manifest names; please report this",
+        )
 
 
 def _load(path: Path, threads: int) -> Any:
@@ -109,6 +145,9 @@ def _load(path: Path, threads: int) -> Any:
     options.enable_mem_pattern = False
     options.log_severity_level = _LOG_FATAL_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Without it INT8 products saturate on an x86-64 that has no VNNI: the shipped model's logits
+    # were off by 0.48 there, and are those of an arm64 board with it. 8 % slower.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     if not path.is_file():
         raise ModelFileError(f"no model file at {path}", remedy="reinstall the model")
     try:
@@ -125,6 +164,12 @@ def _load(path: Path, threads: int) -> Any:
             remedy="reinstall the plain onnxruntime package",
         )
     return session
+
+
+def _address(array: NDArray[np.generic]) -> int:
+    if not array.flags.c_contiguous:
+        raise ValueError("only contiguous arrays can be bound")
+    return array.ctypes.data
 
 
 def _first_line(error: Exception) -> str:

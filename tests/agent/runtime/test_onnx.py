@@ -59,6 +59,39 @@ def test_every_run_gives_arrays_of_its_own(network: Path) -> None:
     assert first["total"].tolist() == [3.0]
 
 
+def test_int8_products_are_exact_on_every_processor(tmp_path: Path) -> None:
+    """Sums of two products fill 16 bits and more; an instruction of older x86-64 saturates them."""
+    helper, kind = onnx.helper, onnx.TensorProto
+    weights = np.full((64, 8), 127, np.int8)
+    one = np.float32(1.0)
+    constants = {
+        "scale": one,
+        "zero_u8": np.uint8(0),
+        "zero_s8": np.int8(0),
+        "weights": weights,
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["picture", "scale", "zero_u8"], ["quantised"]),
+        helper.make_node("DequantizeLinear", ["quantised", "scale", "zero_u8"], ["a"]),
+        helper.make_node("DequantizeLinear", ["weights", "scale", "zero_s8"], ["b"]),
+        helper.make_node("MatMul", ["a", "b"], ["sums"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "products",
+        [helper.make_tensor_value_info("picture", kind.FLOAT, ["n", 64])],
+        [helper.make_tensor_value_info("sums", kind.FLOAT, ["n", 8])],
+        [onnx.numpy_helper.from_array(np.asarray(each), name) for name, each in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, str(tmp_path / "products.onnx"))
+
+    picture = np.full((2, 64), 255, np.float32)
+    sums = OnnxSession(tmp_path / "products.onnx").run(picture)["sums"]
+
+    assert sums.tolist() == (picture @ weights.astype(np.float32)).tolist()
+
+
 @pytest.mark.parametrize("content", [b"", b"garbage" * 100, b"<html>not here</html>"])
 def test_a_file_that_is_no_network_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.onnx"
