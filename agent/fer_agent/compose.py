@@ -21,6 +21,7 @@ from fer_agent.classifier import CropClassifier
 from fer_agent.errors import DownloadError, ModelFileError
 from fer_agent.health import CameraMeter, HealthReporter
 from fer_agent.messages import Identity
+from fer_agent.model_choice.resolve import resolve
 from fer_agent.payloads import InfoPayload, ModelInfo, Models
 from fer_agent.pipeline import Pipeline
 from fer_agent.recorder import Record, RecordingClassifier
@@ -98,7 +99,7 @@ def build(
     models = ModelWatch(
         store,
         config.classifier.model,
-        load=partial(_classifier, config.classifier),
+        load=partial(_classifier, config.classifier, store),
         rules=Rules(confirm_s=config.models.confirm_minutes * 60.0),
     )
     new_detector, detector_info = _detector(config.detector, store, options.progress)
@@ -220,15 +221,16 @@ def _smoother(config: AgentConfig) -> EmotionSmoother:
     return EmotionSmoother(config.smoother, abstain_below=config.smoother.abstain_below)
 
 
-def _classifier(config: ClassifierConfig, model: StoredModel) -> Ready:
-    """Load a model's file of the configured precision.
+def _classifier(config: ClassifierConfig, store: Path, model: StoredModel) -> Ready:
+    """Load a model's file of the configured or measured precision.
 
     Raises:
         ModelError: the file is not there, not whole, or not what its manifest says.
     """
     manifest = model.manifest
-    file = manifest.file(config.precision)
-    session = OnnxSession(model.verified_file(config.precision), threads=config.threads)
+    setting = resolve(config, manifest, store)
+    file = manifest.file(setting.precision)
+    session = OnnxSession(model.verified_file(setting.precision), threads=setting.threads)
     identity = ModelIdentity(manifest.name, file.sha256, manifest.calibration.abstain_below)
     return Ready(
         classifier=CropClassifier(session, manifest, identity=identity),

@@ -215,6 +215,9 @@ class DetectorConfig(Section):
     threads: Annotated[int, Field(ge=1, le=64)] = 1
     """Threads inside one inference."""
 
+    runtime: Literal["auto", "onnx", "tensorrt"] = "auto"
+    """What YuNet runs on; auto is what the classifier runs on."""
+
 
 class TrackerConfig(Section):
     """Following faces."""
@@ -235,11 +238,15 @@ class ClassifierConfig(Section):
     model: str = "microexpnet-fer2013"
     """Name of a model in the store or among the shipped ones."""
 
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
-    """Which of the model's files to run."""
+    runtime: Literal["auto", "onnx", "tensorrt"] = "auto"
+    """auto is as `fer-agent models build` measured, else ONNX Runtime; it serves while TensorRT
+    builds."""
 
-    threads: Annotated[int, Field(ge=1, le=64)] = 1
-    """Threads inside one inference."""
+    precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
+    """Which of the model's files runs; auto is as `fer-agent models build` measured, else fp32."""
+
+    threads: Annotated[int, Field(ge=1, le=64)] | None = Field(None, examples=[1])
+    """Threads inside one inference; by default as `fer-agent models build` measured, else 1."""
 
 
 class SmootherConfig(Section):
@@ -304,13 +311,6 @@ class ModelsConfig(Section):
     path: AnyPath | None = Field(default=None, examples=["/var/lib/fer-agent/models"])
     """Folder of downloaded models; by default /var/lib/fer-agent/models, or the user's data."""
 
-    keep_versions: Annotated[int, Field(ge=2, le=100)] = 3
-    """Versions of one model that stay in the store, the running one included."""
-
-    keep_bytes: Annotated[int, Field(ge=1_000_000)] = 200_000_000
-    """Size of those versions together; what runs and what it would go back to always stay."""
-
-    slowdown_limit: Annotated[float, Field(ge=1.0, le=100.0)] = 1.5
     repository: Annotated[str, StringConstraints(pattern=r"^https?://[^\s@?#]+$")] | None = Field(
         default=None, examples=["https://models.example.org/fer"]
     )
@@ -334,6 +334,13 @@ class ModelsConfig(Section):
     interval_hours: Annotated[float, Field(ge=1.0, le=720.0)] = 6.0
     """Hours between two syncs of the timer, which fires more often and spreads devices."""
 
+    keep_versions: Annotated[int, Field(ge=2, le=100)] = 3
+    """Versions of one model that stay in the store, the running one included."""
+
+    keep_bytes: Annotated[int, Field(ge=1_000_000)] = 200_000_000
+    """Size of those versions together; what runs and what it would go back to always stay."""
+
+    slowdown_limit: Annotated[float, Field(ge=1.0, le=100.0)] = 1.5
     """A new version that takes longer for a face than so many times the current one is refused."""
 
     confirm_minutes: Annotated[float, Field(gt=0.0, le=1440.0)] = 10.0

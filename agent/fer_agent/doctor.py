@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fer_agent import board, board_commands, clock, config_file, doctor_camera, model_store
 from fer_agent.detector.yunet_file import YUNET
 from fer_agent.errors import AgentError
+from fer_agent.model_choice.resolve import resolve
 from fer_agent.mqtt.settings import BrokerSettings
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def _models(config: AgentConfig) -> Iterator[Finding]:
     store = config.models.path or model_store.default_store()
     try:
         model = model_store.find(config.classifier.model, store)
-        model.verified_file(config.classifier.precision)
+        model.verified_file(resolve(config.classifier, model.manifest, store).precision)
     except AgentError as error:
         yield Finding("model-unusable", str(error), error.remedy)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from fer_agent.model_store import StoredModel
     from fer_agent.ports import InferenceSession
 
 FILE_NAME = "golden.npz"
@@ -145,6 +146,22 @@ def load(path: Path) -> Golden:
             path, f"it has {len(golden.input)} inputs and {len(golden.outputs)} outputs"
         )
     return golden
+
+
+def of_model(model: StoredModel) -> Golden:
+    """Read a model's golden inputs; of an older model without any, make them from its FP32 file.
+
+    Raises:
+        ModelError: a file is missing, damaged, or not the manifest's.
+    """
+    path = model.golden_file()
+    if path is not None:
+        return load(path)
+    from fer_agent import golden_pictures  # noqa: PLC0415  OpenCV, for older models only
+    from fer_agent.runtime.onnx import OnnxSession  # noqa: PLC0415  likewise
+
+    inputs = golden_pictures.gray_crops(model.manifest.input.size)
+    return record(OnnxSession(model.verified_file("fp32")), inputs)
 
 
 def encode(golden: Golden) -> bytes:

@@ -2,6 +2,69 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
+from fer_agent.commands.options import ConfigOption, JsonOption
+from fer_agent.commands.terminal import print_json
+
+if TYPE_CHECKING:
+    from fer_agent.model_choice.record import Choice, Measurement
+    from fer_agent.model_choice.setting import Setting
+
 app = typer.Typer()
+
+
+@app.command()
+def build(
+    *,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Name of the model; by default the configured one.", show_default=False),
+    ] = None,
+    runs: Annotated[int, typer.Option(min=10, help="Timed runs of each setting.")] = 300,
+    limit: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Largest loss of accuracy that speed may cost."),
+    ] = 0.01,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure which precision, runtime and thread count is fastest here; `run` then uses it."""
+    from fer_agent import config_file, model_store
+    from fer_agent.model_choice.build import Build
+    from fer_agent.runtime.available import available
+
+    settings = config_file.load_incomplete(config)
+    store = settings.models.path or model_store.default_store()
+    stored = model_store.find(model or settings.classifier.model, store)
+    work = Build(runs=runs, limit=limit, on_start=_show_start, on_end=_show_end)
+    choice = work.run(stored, store, available())
+    if as_json:
+        print_json(choice.model_dump(mode="json"))
+    else:
+        typer.echo(_table(choice))
+
+
+def _show_start(setting: Setting, number: int, count: int) -> None:
+    typer.echo(f"[{number}/{count}] {setting} ... ", err=True, nl=False)
+
+
+def _show_end(measurement: Measurement) -> None:
+    problem, latency_ms = measurement.problem, measurement.latency_ms
+    typer.echo(problem or f"{latency_ms:.2f} ms a face", err=True)
+
+
+def _table(choice: Choice) -> str:
+    """Return a line for each setting, fastest first, and what was chosen."""
+    lines = [f"{'setting':<32} {'ms a face':>9} {'off by':>8} {'labels':>6}"]
+    failed = float("inf")
+    for one in sorted(choice.measured, key=lambda one: one.latency_ms or failed):
+        latency = "-" if one.latency_ms is None else f"{one.latency_ms:.2f}"
+        apart = "-" if one.largest_difference is None else f"{one.largest_difference:.4f}"
+        labels = "-" if one.label_disagreements is None else str(one.label_disagreements)
+        lines.append(f"{one.setting!s:<32} {latency:>9} {apart:>8} {labels:>6}  {one.problem}")
+    board = choice.fingerprint.board
+    lines.append(f"chosen for {choice.model} {choice.version} on {board}: {choice.setting}")
+    return "\n".join(line.rstrip() for line in lines)

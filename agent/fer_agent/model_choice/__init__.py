@@ -1,0 +1,1 @@
+"""Which file of a model runs here, on which runtime and how many threads: chosen by measurement."""
