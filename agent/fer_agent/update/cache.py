@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Final
 from fer_agent import durable
 from fer_agent.errors import ModelFileError, VerificationError
 from fer_agent.model_store import file_sha256, verify_file
-from fer_agent.update.connection import shown
+from fer_agent.update.connection import TooLongError, shown
 from fer_agent.update.fetch import Tag
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 FOLDER: Final = ".cache"
 """Its name in the model store."""
 
+_REMEDY: Final = "try again on another network; if it stays, tell whoever publishes it"
 _SPARE_BYTES: Final = 4 << 20
 """Left free on the disk beyond what a download needs."""
 
@@ -153,13 +154,7 @@ class ContentCache:
         have = ""
         # Twice, because a part of something else, or one flipped bit on the way, spoils the first.
         for _ in range(2):
-            self.fetcher.save(
-                wanted.url,
-                part,
-                wanted.size_bytes,
-                tag=tag,
-                progress=lambda done: progress(done, wanted.size_bytes),
-            )
+            self._complete(wanted, part, tag, progress)
             part.flush()
             os.fsync(part.fileno())
             have = file_sha256(path)
@@ -172,8 +167,23 @@ class ContentCache:
             tag.forget()
         raise OtherContentError(
             f"{shown(wanted.url)} has sha256 {have[:12]}…, not the expected {wanted.sha256[:12]}…",
-            remedy="try again on another network; if it stays, tell whoever publishes it",
+            remedy=_REMEDY,
         )
+
+    def _complete(
+        self, wanted: Wanted, part: IO[bytes], tag: Tag, progress: Callable[[int, int], None]
+    ) -> None:
+        try:
+            self.fetcher.save(
+                wanted.url,
+                part,
+                wanted.size_bytes,
+                tag=tag,
+                progress=lambda done: progress(done, wanted.size_bytes),
+            )
+        except TooLongError as error:
+            part.truncate(0)
+            raise OtherContentError(str(error), remedy=_REMEDY) from error
 
 
 class _FileTag(Tag):
