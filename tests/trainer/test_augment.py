@@ -34,7 +34,7 @@ def test_draws_are_the_same_everywhere() -> None:
     assert np.array_equal(draws, draw_view(7, 3, 400)[:4])
     assert not np.array_equal(draws, draw_view(7, 4, 4))
     assert not np.array_equal(draws, draw_view(8, 3, 4))
-    expected = np.random.Generator(np.random.Philox(key=[7, 3])).random((4, 13), dtype=np.float32)
+    expected = np.random.Generator(np.random.Philox(key=[7, 3])).random((4, 24), dtype=np.float32)
     assert np.array_equal(draws, expected)
 
 

@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # torch's own convention
 
+from fer_trainer import degrade
+
 if TYPE_CHECKING:
     from fer_trainer.data.faceset import Float32Array, Int64Array
     from fer_trainer.recipe import AugmentSection
 
 DRAWS = (
     "flip", "rotation", "shift_x", "shift_y", "scale", "shear", "brightness", "contrast",
-    "erase", "erase_area", "erase_aspect", "erase_x", "erase_y",
+    "erase", "erase_area", "erase_aspect", "erase_x", "erase_y", *degrade.DRAWS,
 )  # fmt: skip
 """Columns of a view's draws; the order is part of the meaning of a soft-target file."""
 
@@ -46,7 +48,7 @@ def draw_view(seed: int, view: int, count: int) -> Float32Array:
         count: images in the training set.
 
     Returns:
-        Uniform in [0, 1), float32 (count, 13), columns as `DRAWS`.
+        Uniform in [0, 1), float32 (count, 24), columns as `DRAWS`.
     """
     return _philox(seed, view, 0).random((count, len(DRAWS)), dtype=np.float32)
 
@@ -75,20 +77,21 @@ def augment(images: Tensor, draws: Tensor, section: AugmentSection) -> Tensor:
 
     Args:
         images: uint8 (B, 48, 48), on any device.
-        draws: float32 (B, 13), these images' rows of `draw_view`, on the same device.
+        draws: float32 (B, 24), these images' rows of `draw_view`, on the same device.
         section: how strong; all zero gives the plain images.
 
     Returns:
         float32 (B, 1, 48, 48) in [0, 1].
     """
     gray = images.unsqueeze(1).float() / 255.0  # (B, 1, H, W)
-    signed = draws * 2.0 - 1.0  # (B, 13) in [-1, 1)
+    signed = draws * 2.0 - 1.0  # (B, 24) in [-1, 1)
     gray = _affine(gray, draws, signed, section)
     contrast = 1.0 + section.contrast * signed[:, _COLUMN["contrast"], None, None, None]
     brightness = 1.0 + section.brightness * signed[:, _COLUMN["brightness"], None, None, None]
     mean = gray.mean(dim=(2, 3), keepdim=True)
-    gray = ((gray - mean) * contrast + mean) * brightness
-    return _erase(gray.clamp(0.0, 1.0), draws, section)
+    gray = (((gray - mean) * contrast + mean) * brightness).clamp(0.0, 1.0)
+    gray = degrade.degrade(gray, lambda name: draws[:, _COLUMN[name], None, None, None], section)
+    return _erase(gray, draws, section)
 
 
 def _affine(gray: Tensor, draws: Tensor, signed: Tensor, section: AugmentSection) -> Tensor:

@@ -103,6 +103,11 @@ class AugmentSection(_Section):
     brightness: float = Field(default=0.2, ge=0.0, lt=1.0)
     contrast: float = Field(default=0.2, ge=0.0, lt=1.0)
     erasing: float = Field(default=0.15, ge=0.0, le=1.0)
+    light: float = Field(default=0.0, ge=0.0, le=1.0, description="dim; a camera's fault, as below")
+    blur: float = Field(default=0.0, ge=0.0, le=1.0)
+    noise: float = Field(default=0.0, ge=0.0, le=1.0)
+    resample: float = Field(default=0.0, ge=0.0, le=1.0, description="few pixels, enlarged")
+    jpeg: float = Field(default=0.0, ge=0.0, le=1.0)
     mixup: float = Field(default=0.0, ge=0.0)
     cutmix: float = Field(default=0.0, ge=0.0)
 
