@@ -17,10 +17,13 @@ import torch
 
 from fer_trainer import checkpoint, files, loop
 from fer_trainer.data.faceset import FaceSet, Split
+from fer_trainer.deploy import network_of
 from fer_trainer.errors import CheckpointError, DataError, DivergedError, StorageError
 from fer_trainer.fabric import launch
+from fer_trainer.inference import predict
 from fer_trainer.listeners import JsonLines
 from fer_trainer.losses import distillation_losses, soften
+from fer_trainer.networks.build import build_network
 from fer_trainer.optim import learning_rate
 from fer_trainer.recipe import DistillSection, LossSection, OptimSection, Recipe
 from fer_trainer.teachers import FileTeacher, open_teacher, write_targets
@@ -217,6 +220,21 @@ def test_what_is_no_checkpoint_is_refused(run: Run, tmp_path: Path) -> None:
         checkpoint.load(path)
     with pytest.raises(CheckpointError, match="there is no"):
         checkpoint.load(tmp_path / "gone.ckpt")
+
+
+def test_small_checkpoint_starts_another_run(run: Run, faces: FaceSet, tmp_path: Path) -> None:
+    whole = checkpoint.load(run.folder / "best.ckpt")
+    path = tmp_path / "small.ckpt"
+    checkpoint.save(checkpoint.compact(whole), path)
+    assert path.stat().st_size < 0.2 * (run.folder / "best.ckpt").stat().st_size
+    small = checkpoint.load(path, labels=whole.labels)
+    ours, theirs = (
+        predict(network_of(state), faces.images, torch.device("cpu")) for state in (small, whole)
+    )
+    assert torch.allclose(ours, theirs, atol=0.02)
+    section = whole.parsed_recipe.network.model_copy(update={"weights": "run"})
+    network = build_network(section, len(faces.labels), path)
+    assert torch.allclose(predict(network, faces.images, torch.device("cpu")), ours, atol=1e-5)
 
 
 def test_schedules_rise_and_fall() -> None:

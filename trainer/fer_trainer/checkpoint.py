@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,21 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     # not asdict: it would copy every tensor
     fields = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
     write_whole(path, lambda file: torch.save({"format": _FORMAT, **fields}, file))
+
+
+def compact(checkpoint: Checkpoint) -> Checkpoint:
+    """Keep what starts another run and can be judged: the averaged weights, in half precision.
+
+    Biases and normalisation stay in full precision: they are few, and their range is wide.
+
+    Returns:
+        A checkpoint for `--weights`, `evaluate` and `export`; a run does not resume from it.
+    """
+    average = {
+        name: value.half() if value.is_floating_point() and value.ndim > 1 else value
+        for name, value in checkpoint.ema.items()
+    }
+    return replace(checkpoint, network={}, ema=average, optimizer={}, random=[])
 
 
 def load(path: Path, *, labels: tuple[str, ...] | None = None) -> Checkpoint:

@@ -288,6 +288,10 @@ def export(
     votes: VotesOption = None,
     label_map: MapOption = None,
     version: Annotated[str, typer.Option(help="Version of the model.")] = "1.0.0",
+    keep: Annotated[
+        Optional[Path],  # noqa: UP045  # as above
+        typer.Option(help="Also write a small checkpoint here, for `train --weights`."),
+    ] = None,
     draft: Annotated[
         bool, typer.Option(help="Of an unfinished run: leave the test alone.")
     ] = False,
@@ -307,6 +311,8 @@ def export(
         section = state.parsed_recipe.data.model_copy(update={"targets": "agreed"})
         agreed = open_faces(source, section)
     made = release(state, faces, out, version=version, agreed=agreed, draft=draft)
+    if keep is not None:
+        checkpoint.save(checkpoint.compact(state), keep)
     first = made.manifest.metrics[0]
     print(
         f"{out}: epoch {state.best_epoch}, accuracy {first.accuracy:.4f} on {first.split} "
