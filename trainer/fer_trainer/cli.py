@@ -297,16 +297,17 @@ def export(
     """Write the model folder that the agent runs: ONNX, manifest and card."""
     from fer_trainer import checkpoint
     from fer_trainer.data.open import open_faces
-    from fer_trainer.release import release
+    from fer_trainer.release import AGREED, MAJORITY, release
 
     state = checkpoint.load(checkpoint.best_of(run))
     source = source_of(data, kind, votes, label_map, any_counts=any_counts, limit=limit)
     faces = open_faces(source, state.parsed_recipe.data)
-    agreed = None
+    others = {}
     if votes is not None and state.parsed_recipe.data.targets != "label":
-        section = state.parsed_recipe.data.model_copy(update={"targets": "agreed"})
-        agreed = open_faces(source, section)
-    made = release(state, faces, out, version=version, agreed=agreed, draft=draft)
+        for protocol, kept in ((MAJORITY, "majority"), (AGREED, "agreed")):
+            section = state.parsed_recipe.data.model_copy(update={"targets": kept})
+            others[protocol] = open_faces(source, section)
+    made = release(state, faces, out, version=version, others=others, draft=draft)
     first = made.manifest.metrics[0]
     print(
         f"{out}: epoch {state.best_epoch}, accuracy {first.accuracy:.4f} on {first.split} "
