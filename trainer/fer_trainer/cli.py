@@ -153,16 +153,17 @@ def teacher(
     threads: ThreadsOption = 0,
 ) -> None:
     """Train a teacher with the recipe's teacher switches, and write its soft targets."""
-    student = choose_recipe(recipe, None)
-    chosen = student.for_teacher().with_(changes_of(settings, epochs=epochs, compiled=compiled))
+    student = choose_recipe(recipe, settings)
+    chosen = choose_recipe(recipe, None).for_teacher()
+    chosen = chosen.with_(changes_of(settings, epochs=epochs, compiled=compiled))
     source = source_of(data, kind, votes, label_map, any_counts=any_counts, limit=limit)
     faces = train_run(chosen, source, out, weights=weights, threads=threads)
-    if write_targets is None:
-        return
-    from fer_trainer.fabric import best_device
+    from fer_trainer.fabric import best_device, is_first_process
+    from fer_trainer.targets import write_targets as write
     from fer_trainer.teachers import open_networks
-    from fer_trainer.teachers import write_targets as write
 
+    if write_targets is None or not is_first_process():
+        return
     device = best_device()
     write(
         open_networks([out, *(ensemble or [])], faces.labels, device),
@@ -172,8 +173,10 @@ def teacher(
         seed=student.train.seed,
         augment_section=student.augment,
         device=device,
+        data_section=chosen.data,
     )
-    print(f"{student.distill.views} views of each training image in {write_targets}")
+    print(f"{student.distill.views} views of each training image in {write_targets}, "
+          f"{write_targets.stat().st_size:,} bytes")  # fmt: skip
 
 
 @app.command()
@@ -220,15 +223,17 @@ def distill(
 @app.command()
 def evaluate(
     *,
-    paths: Annotated[list[Path], typer.Argument(help="Runs, checkpoints or model folders.")],
+    paths: Annotated[
+        list[Path], typer.Argument(help="Runs, checkpoints, model folders or targets files.")
+    ],
     data: DataOption,
     kind: KindOption = None,
     votes: VotesOption = None,
     targets: Annotated[
         str | None,
         typer.Option(
-            help="For model folders: label, majority, plurality, distribution, agreed (more than 5 "
-            "of 10 voters); by default as the model was trained."
+            help="label, or of FER+'s votes: plurality, majority, agreed (more than 5 of 10 "
+            "voters); by default as it was trained."
         ),
     ] = None,
     label_map: MapOption = None,
@@ -253,10 +258,8 @@ def evaluate(
     found = []
     for path in paths:
         subject = judge.open_subject(path)
-        section = (
-            subject.data
-            or choose_recipe("best", [f"data.targets={targets or subject.targets}"]).data
-        )
+        asked = [f"data.targets={targets}"]
+        section = choose_recipe("best", asked).data if targets else subject.data
         found.append(
             judge.evaluate(
                 subject,
@@ -322,9 +325,6 @@ def quantize(
     data: DataOption,
     kind: KindOption = None,
     votes: VotesOption = None,
-    targets: Annotated[
-        str, typer.Option(help="label, majority, plurality or distribution.")
-    ] = "label",
     label_map: MapOption = None,
     crops: Annotated[int, typer.Option(min=1, help="Training crops that calibrate.")] = 512,
     limit: Annotated[float, typer.Option(help="Largest loss of accuracy, in points.")] = 1.0,
@@ -332,10 +332,11 @@ def quantize(
 ) -> None:
     """Add INT8 and FP16 graphs to a model folder, if they lose little."""
     from fer_trainer.data.open import open_faces
+    from fer_trainer.evaluate import open_subject
     from fer_trainer.quantize import quantize as make
 
     source = source_of(data, kind, votes, label_map, any_counts=any_counts, limit=0)
-    faces = open_faces(source, choose_recipe("best", [f"data.targets={targets}"]).data)
+    faces = open_faces(source, open_subject(model).data)
     for one in make(model, faces, crops=crops, limit=limit / 100.0):
         print(f"{one.file.path}: {one.file.bytes:,} bytes, accuracy {one.accuracy:.4f} on valid, "
               f"{100 * one.lost:+.2f} points lost, {100 * one.agreement:.1f} % equal answers"

@@ -45,6 +45,11 @@ def launch(recipe: Recipe, *, accelerator: str = "auto", threads: int = 0) -> Fa
     return fabric
 
 
+def is_first_process() -> bool:
+    """Tell the process that prints and writes from the others of `torchrun`."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def device_name(device: torch.device) -> str:
     """Name a device for the record, e.g. `cpu, x86_64, 2 threads`."""
     if device.type == "cuda":

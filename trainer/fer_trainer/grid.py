@@ -165,6 +165,8 @@ def choose(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
 
 def _fingerprint(recipe: Recipe, faces: FaceSet, row: Row) -> str:
     """Hash what a row's figures depend on."""
-    settings = row.classical or recipe.model_dump_json(exclude={"name", "teacher"})
+    settings = row.classical or recipe.model_dump_json(
+        exclude={"name", "teacher"}, exclude_defaults=True
+    )
     text = f"{settings}\n{faces.training_sha256()}\n{len(faces)}\n{row.distilled}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -80,7 +80,7 @@ class FaceSet:
 
     @property
     def hard_labels(self) -> Int64Array:
-        """The likeliest class of each image, int64 (N,); of equal ones the first in FER+'s table."""
+        """The likeliest class of each image, int64 (N,); of equals the first in FER+'s table."""
         ranks = [(*TABLE_ORDER, label).index(label) for label in self.labels]
         order = np.argsort(ranks, kind="stable").astype(np.int64)
         likeliest: Int64Array = order[self.targets[:, order].argmax(axis=1)]

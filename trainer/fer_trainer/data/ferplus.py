@@ -53,9 +53,9 @@ def with_votes(faces: FaceSet, votes_csv: Path, kind: TargetKind) -> FaceSet:
         faces: FER2013 with its own labels; all of it when the votes are joined by row.
         votes_csv: the authors' `fer2013new.csv`, joined by row, or a table with a column `file`,
             joined by name.
-        kind: `majority`, one class with more than half of the votes that count; `plurality`, the class with the
-            most votes, ties shared; `distribution`, the share of the votes; `agreed`, one class
-            that more than five of the ten people voted for.
+        kind: `majority`, one class with more than half of the votes that count; `plurality`, the
+            class with the most votes, ties shared; `distribution`, the share of the votes;
+            `agreed`, one class that more than five of the ten people voted for.
 
     Raises:
         DataError: the table has broken rows, or does not belong to these images.
