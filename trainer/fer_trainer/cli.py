@@ -350,6 +350,9 @@ def baselines(
         Optional[Path],  # noqa: UP045  # as above
         typer.Option("--data", help="Data set; faces of noise when left out with tests-smoke."),
     ] = None,
+    kind: KindOption = None,
+    votes: VotesOption = None,
+    label_map: MapOption = None,
     results: ResultsOption = Path("runs/results.json"),
     recipe: RecipeOption = "coarse",
     settings: SetOption = None,
@@ -363,14 +366,16 @@ def baselines(
     threads: ThreadsOption = 0,
 ) -> None:
     """Measure Table 1, row by row; what is measured already stays."""
-    from fer_trainer.tables import BASELINES
+    from fer_trainer.data.open import is_affectnet
+    from fer_trainer.tables import AFFECTNET, BASELINES
 
     chosen = choose_recipe(recipe, settings, epochs=epochs)
     if data is None:
         source = noise_of(chosen)
     else:
-        source = source_of(data, None, None, None, any_counts=any_counts, limit=limit)
-    measure_rows("baselines", BASELINES, chosen, source, results, only=only, teachers=teachers,
+        source = source_of(data, kind, votes, label_map, any_counts=any_counts, limit=limit)
+    table, rows = ("affectnet", AFFECTNET) if is_affectnet(source) else ("baselines", BASELINES)
+    measure_rows(table, rows, chosen, source, results, only=only, teachers=teachers,
           targets=targets, seeds=seeds, threads=threads)  # fmt: skip
 
 
@@ -378,6 +383,9 @@ def baselines(
 def ablate(
     *,
     data: DataOption,
+    kind: KindOption = None,
+    votes: VotesOption = None,
+    label_map: MapOption = None,
     results: ResultsOption = Path("runs/results.json"),
     recipe: RecipeOption = "coarse",
     settings: SetOption = None,
@@ -394,7 +402,7 @@ def ablate(
     from fer_trainer.tables import ABLATION
 
     chosen = choose_recipe(recipe, settings, epochs=epochs)
-    source = source_of(data, None, None, None, any_counts=any_counts, limit=limit)
+    source = source_of(data, kind, votes, label_map, any_counts=any_counts, limit=limit)
     measure_rows("ablation", ABLATION, chosen, source, results, only=only, teachers=teachers,
           targets=targets, seeds=seeds, threads=threads)  # fmt: skip
 
@@ -445,17 +453,23 @@ def bench(
 @app.command()
 def report(
     *,
-    results: Annotated[Path, typer.Option(help="From baselines, ablate, bench.")] = Path(
-        "runs/results.json"
-    ),
+    results: Annotated[
+        Optional[Path],  # noqa: UP045  # as above
+        typer.Option(
+            help="From baselines, ablate, bench; by default runs/results.json, or where that is "
+            "not there what was measured for this release."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("runs/report"),
 ) -> None:
     """Render Tables 1 to 3 and Figures 2 to 5: Markdown, PNG and one HTML page."""
     from fer_trainer.report.pages import write_report
-    from fer_trainer.results import Results
+    from fer_trainer.results import Results, default_results
 
-    for path in write_report(Results.open(results), out):
+    chosen = results or default_results()
+    for path in write_report(Results.open(chosen), out):
         print(path)
+    print(f"of the rows in {chosen}", file=sys.stderr)
 
 
 def main() -> None:
