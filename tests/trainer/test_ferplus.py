@@ -141,3 +141,52 @@ def test_real_votes_give_the_protocol_of_the_paper(
     assert counts == {"train": 28_389, "valid": 3_553, "test": 3_545}
     assert list(told["splits"]["test"]) == list(BASIC_8)
     assert told["also_in_training"] == {"valid": 277, "test": 287}
+
+
+@pytest.mark.parametrize("kind", ["plurality", "distribution"])
+@pytest.mark.parametrize(
+    ("votes", "truth"),
+    [
+        ([4, 0, 0, 4, 2, 0, 0, 0, 0, 0], "neutral"),  # the first in the table, not in our labels
+        ([0, 0, 0, 4, 4, 0, 2, 0, 0, 0], "sad"),
+        ([0, 0, 0, 0, 4, 0, 0, 2, 4, 0], "angry"),  # as many say that they do not know
+        ([0, 0, 3, 0, 0, 0, 4, 0, 3, 0], "fear"),
+    ],
+)
+def test_ties_go_to_the_first_in_the_table(
+    faces: FaceSet, tmp_path: Path, kind: str, votes: list[int], truth: str
+) -> None:
+    table = tmp_path / "votes.csv"
+    row = ",".join(map(str, votes))
+    table.write_text("\n".join([f"file,{HEAD}", *(f"{name},{row}" for name in faces.names)]))
+    found = with_votes(faces, table, kind)  # type: ignore[arg-type]  # a test's word
+    assert {found.labels[number] for number in found.hard_labels} == {truth}
+
+
+def test_real_votes_are_judged_as_argmax_over_the_table_would(shared: Path) -> None:
+    from fer_trainer.data.csv_rows import csv_rows
+    from fer_trainer.data.open import Source, open_faces
+    from fer_trainer.labels import word
+    from fer_trainer.recipe import DataSection
+
+    columns = [column.lower() for column in HEAD.split(",")]
+    expected, majority = {}, set()
+    for _, row in csv_rows(shared / "data" / "ferplus_votes.csv"):
+        votes = np.array([int(row[column]) for column in columns])
+        if votes.argmax() < 8:
+            expected[row["file"]] = word(columns[int(votes.argmax())])
+        votes[votes < 2] = 0  # as the authors' code does for its majority
+        if votes.argmax() < 8 and votes.max() > 0.5 * votes.sum():
+            majority.add(row["file"])
+    data = shared / "data"
+    source = Source(data / "fer2013.tar.xz", votes=data / "ferplus_votes.csv")
+    tested = open_faces(source, DataSection(targets="distribution")).only(Split.TEST)
+    assert len(tested) == 3_545
+    assert [tested.labels[number] for number in tested.hard_labels] == [
+        expected[name] for name in tested.names
+    ]
+    agreed = open_faces(source, DataSection(targets="agreed")).only(Split.TEST)
+    assert len(agreed) == 2_729
+    by_authors = open_faces(source, DataSection(targets="majority")).only(Split.TEST)
+    assert set(by_authors.names) == {name for name in majority if name.startswith("PrivateTest")}
+    assert len(by_authors) == 3_152

@@ -15,10 +15,18 @@ import numpy as np
 import pytest
 import torch
 
+from fer_agent.errors import UsageError
 from fer_trainer import checkpoint, files, loop
 from fer_trainer.data.faceset import FaceSet, Split
 from fer_trainer.deploy import network_of
-from fer_trainer.errors import CheckpointError, DataError, DivergedError, StorageError
+from fer_trainer.errors import (
+    CheckpointError,
+    DataError,
+    DivergedError,
+    ProtocolError,
+    StorageError,
+)
+from fer_trainer.evaluate import evaluate, open_subject
 from fer_trainer.fabric import launch
 from fer_trainer.inference import predict
 from fer_trainer.listeners import JsonLines
@@ -26,7 +34,8 @@ from fer_trainer.losses import distillation_losses, soften
 from fer_trainer.networks.build import build_network
 from fer_trainer.optim import learning_rate
 from fer_trainer.recipe import DistillSection, LossSection, OptimSection, Recipe
-from fer_trainer.teachers import FileTeacher, open_teacher, write_targets
+from fer_trainer.targets import read_targets, write_targets
+from fer_trainer.teachers import FileTeacher, open_teacher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,6 +82,38 @@ def test_killed_run_ends_with_the_same_weights(
     assert same(resumed.network, run.last.network)
     assert same(resumed.ema, run.last.ema)
     assert resumed.best_accuracy == run.last.best_accuracy
+
+
+def test_run_killed_between_its_two_files_ends_with_the_same_best(
+    run: Run, recipe: Recipe, faces: FaceSet, fabric: Fabric, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    saved: list[str] = []
+    save = checkpoint.save
+
+    def dying(state: checkpoint.Checkpoint, path: Path) -> None:
+        if saved.count("best.ckpt") and path.name != "best.ckpt" and state.epoch == 1:
+            raise KeyboardInterrupt
+        saved.append(path.name)
+        save(state, path)
+
+    monkeypatch.setattr(loop.checkpoints, "save", dying)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(recipe, faces, tmp_path, fabric)
+    assert saved == ["best.ckpt"]
+    monkeypatch.setattr(loop.checkpoints, "save", save)
+    loop.train(recipe, faces, tmp_path, fabric)
+    ours, theirs = (checkpoint.load(place / "best.ckpt") for place in (tmp_path, run.folder))
+    assert ours.best_epoch == theirs.best_epoch
+    assert same(ours.ema, theirs.ema)
+
+
+def test_run_of_an_older_trainer_with_fewer_switches_goes_on(
+    run: Run, recipe: Recipe, faces: FaceSet, fabric: Fabric, tmp_path: Path
+) -> None:
+    older = {**run.last.recipe, "network": {"name": "student"}}
+    checkpoint.save(replace(run.last, recipe=older), tmp_path / "last.ckpt")
+    assert loop.train(recipe, faces, tmp_path, fabric).epoch == run.last.epoch
 
 
 @pytest.fixture
@@ -283,7 +324,7 @@ def test_stored_views_can_be_seen_again(
     run: Run, recipe: Recipe, faces: FaceSet, targets_file: Path
 ) -> None:
     from fer_trainer.augment import augment, draw_view
-    from fer_trainer.teachers import View
+    from fer_trainer.views import View
 
     cpu = torch.device("cpu")
     stored = FileTeacher(targets_file, faces, cpu)
@@ -314,6 +355,38 @@ def test_student_learns_from_the_file(
     assert {"loss", "kd_loss", "label_loss"} <= heard[-1].keys()
 
 
+def test_targets_file_gives_the_teachers_figures_without_the_teacher(
+    run: Run, faces: FaceSet, targets_file: Path
+) -> None:
+    by_file = evaluate(open_subject(targets_file), faces)
+    by_teacher = evaluate(open_subject(run.folder), faces)
+    assert by_file.whole.accuracy == by_teacher.whole.accuracy
+    assert by_file.whole.confusion == by_teacher.whole.confusion
+    assert by_file.without_trained.n == by_teacher.without_trained.n
+    assert by_file.temperature == pytest.approx(by_teacher.temperature, abs=0.01)
+    # rows are found by name, so a choice of the images works too
+    some = evaluate(open_subject(targets_file), faces.take(faces.hard_labels != 2))
+    assert some.whole.n == 24
+    (member,) = read_targets(targets_file).members
+    assert member["network"] == "student"
+    assert member["valid_accuracy"] == run.last.best_accuracy
+
+
+def test_targets_file_does_not_report_what_chose_it_or_what_it_does_not_hold(
+    faces: FaceSet, targets_file: Path
+) -> None:
+    subject = open_subject(targets_file)
+    with pytest.raises(ProtocolError, match="was chosen on valid"):
+        evaluate(subject, faces, split=Split.VALID)
+    with pytest.raises(UsageError, match="holds answers to single crops, not flip"):
+        evaluate(subject, faces, protocol="flip")
+    with pytest.raises(CheckpointError, match="is not about these images"):
+        evaluate(subject, replace(faces, sha256="1" * 64))
+    renamed = replace(faces, names=tuple(f"other-{name}" for name in faces.names))
+    with pytest.raises(CheckpointError, match="lacks 35 images of valid"):
+        evaluate(subject, renamed)
+
+
 def test_targets_of_other_data_are_refused(
     faces: FaceSet, targets_file: Path, tmp_path: Path
 ) -> None:
@@ -325,6 +398,17 @@ def test_targets_of_other_data_are_refused(
         broken.write_bytes(content)
         with pytest.raises(CheckpointError, match="is no targets file: it is damaged"):
             FileTeacher(broken, faces, cpu)
+    with np.load(targets_file) as stored:
+        parts = dict(stored)
+    meta = json.loads(str(parts["meta"]))
+    for change, said in (
+        ({"draws": ["flip"]}, "its views were drawn in another way"),
+        ({"format": 1}, "of another version"),
+        ({"labels": ["angry"]}, "its parts do not fit together"),
+    ):
+        np.savez(broken, **{**parts, "meta": np.array(json.dumps({**meta, **change}))})
+        with pytest.raises(CheckpointError, match=said):
+            read_targets(broken)
     with pytest.raises(CheckpointError, match="there is no"):
         FileTeacher(tmp_path / "gone.npz", faces, cpu)
     np.savez(broken, logits=np.zeros(3), meta=np.array(json.dumps({"format": 1})))

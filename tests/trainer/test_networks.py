@@ -17,7 +17,7 @@ from fer_trainer.errors import CheckpointError, RecipeError
 from fer_trainer.networks.build import build_network
 from fer_trainer.networks.mobileface import MobileFace
 from fer_trainer.networks.student import Student
-from fer_trainer.recipe import NetworkName, NetworkSection
+from fer_trainer.recipe import NetworkName, NetworkSection, load_recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +63,40 @@ def test_zoo_takes_gray_crops(name: NetworkName) -> None:
     network = build_network(NetworkSection(name=name), 8).eval()
     with torch.no_grad():
         assert network(torch.rand(2, 1, 48, 48)).shape == (2, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "counted", "macs"), [("vgg-48", 9_412_935, 473e6), ("resnet-48", 11_171_271, 1_247e6)]
+)
+def test_networks_made_for_48_pixels_have_a_width(
+    name: NetworkName, counted: int, macs: float
+) -> None:
+    wide = build_network(NetworkSection(name=name), 7).eval()
+    narrow = build_network(NetworkSection(name=name, width=16), 7).eval()
+    assert parameters(wide) == counted
+    assert count_macs(wide) == pytest.approx(macs, rel=0.01)
+    assert parameters(narrow) < counted / 14
+    with torch.no_grad():
+        maps = narrow.body.features[:-2](torch.zeros(2, 1, 48, 48))
+        assert maps.shape[-1] == 6
+        assert narrow(torch.rand(2, 1, 48, 48)).shape == (2, 7)
+    with pytest.raises(RecipeError, match=f"no ImageNet weights for {name}"):
+        build_network(NetworkSection(name=name, weights="imagenet"), 7)
+
+
+def test_crops_can_be_enlarged_to_a_networks_own_size() -> None:
+    section = NetworkSection(name="mobilenet-v3-small")
+    small = build_network(section, 7).eval()
+    large = build_network(section.model_copy(update={"input_px": 224}), 7).eval()
+    assert parameters(large) == parameters(small)
+    assert count_macs(large) == pytest.approx(56e6, rel=0.02)  # as published for 224 pixels
+    with torch.no_grad():
+        assert large(torch.rand(2, 1, 48, 48)).shape == (2, 7)
+
+
+def test_student_of_the_recipe_counts_what_the_paper_counts() -> None:
+    network = build_network(load_recipe("paper").network, 7)
+    assert parameters(network) == 1_242_839
 
 
 def write_pickle(path: Path, tree: object) -> Path:

@@ -24,11 +24,19 @@ def test_paper_recipe_is_as_printed() -> None:
     recipe = load_recipe("paper")
     assert (recipe.optim.name, recipe.optim.lr, recipe.optim.final_lr) == ("adam", 1e-3, 1e-5)
     assert (recipe.train.epochs, recipe.train.batch_size, recipe.train.patience) == (80, 64, 15)
-    assert (recipe.augment.rotation_deg, recipe.augment.erasing, recipe.augment.mixup) == (
-        15.0,
-        0.15,
-        0.2,
-    )
+    printed = {
+        "flip": 0.5, "rotation_deg": 15.0, "brightness": 0.2, "contrast": 0.2, "erasing": 0.15,
+        "mixup": 0.2,
+    }  # fmt: skip
+    switched_on = {name: value for name, value in recipe.augment.model_dump().items() if value}
+    assert switched_on == printed
+    assert recipe.optim.schedule == "cosine"
+    assert (recipe.optim.weight_decay, recipe.optim.ema_decay) == (0.0, 0.0)
+    assert (recipe.loss.name, recipe.loss.label_smoothing) == ("cross-entropy", 0.0)
+    network = recipe.network
+    assert (network.name, network.reduction, network.hidden, network.dropout) == (
+        "student", 4, 256, 0.4,
+    )  # fmt: skip
     assert (recipe.distill.temperature, recipe.distill.alpha) == (4.0, 0.7)
     teacher = recipe.for_teacher()
     assert (teacher.network.name, teacher.train.epochs) == ("resnet50", 50)

@@ -253,6 +253,33 @@ def test_report_marks_figures_of_other_data(
     assert ("Not comparable with the paper" in text) == bool(mark)
 
 
+def test_a_trial_never_replaces_a_measured_row(tmp_path: Path) -> None:
+    results = Results.open(tmp_path / "results.json")
+    results.add("baselines", "student", {**record("FER2013", 28_709, 3_589), "epochs": 60})
+    results.add("baselines", "student", record("noise", 56, 28))
+    results.add("baselines", "student", record("FER2013", 2_000, 2_000))
+    results.add("baselines", "student", record("FER2013", 28_709, 3_589))
+    found = Results.open(tmp_path / "results.json").records("baselines", "student")
+    assert [one["epochs"] for one in found] == [3, 3, 3]  # the newest of the whole took its place
+    write_report(results, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "| MobileNetV3-Small + SE |  | 60.00" in text
+    assert "Not comparable" not in text
+    tree = json.loads((tmp_path / "results.json").read_text())
+    assert tree["paper"]["baselines"]["vgg13"] == 72.4
+
+
+def test_report_shows_affectnet_and_larger_crops_when_they_were_measured(tmp_path: Path) -> None:
+    results = Results.open(tmp_path / "results.json")
+    results.add("affectnet", "student", record("AffectNet-8", 280_000, 4_000))
+    results.add("baselines", "resnet50@224", record("FER2013", 28_709, 3_589))
+    write_report(results, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "| AffectNet [AffectNet-8] | 58.4 % | 60.00" in text
+    assert "| ResNet-50 (teacher) | 74.8 % | not measured |" in text
+    assert "| ResNet-50 (teacher) at 224x224 | 74.8 % | 60.00" in text
+
+
 def test_report_of_nothing_says_so(tmp_path: Path) -> None:
     results = Results.open(tmp_path / "results.json")
     write_report(results, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import zipfile
@@ -136,7 +137,10 @@ def best_of(run: Path) -> Path:
 
 
 def commit() -> str:
-    """The commit of the trainer's source, `+` appended when it has changes, or `unknown`."""
+    """The commit of the trainer's source, `+` appended when it has changes.
+
+    Where the source is no checkout, as in a container, it is what FER_COMMIT says, or `unknown`.
+    """
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -149,4 +153,4 @@ def commit() -> str:
     try:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", ".") else "")
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        return os.environ.get("FER_COMMIT", "unknown")

@@ -153,16 +153,17 @@ def teacher(
     threads: ThreadsOption = 0,
 ) -> None:
     """Train a teacher with the recipe's teacher switches, and write its soft targets."""
-    student = choose_recipe(recipe, None)
-    chosen = student.for_teacher().with_(changes_of(settings, epochs=epochs, compiled=compiled))
+    student = choose_recipe(recipe, settings)
+    chosen = choose_recipe(recipe, None).for_teacher()
+    chosen = chosen.with_(changes_of(settings, epochs=epochs, compiled=compiled))
     source = source_of(data, kind, votes, label_map, any_counts=any_counts, limit=limit)
     faces = train_run(chosen, source, out, weights=weights, threads=threads)
-    if write_targets is None:
-        return
-    from fer_trainer.fabric import best_device
+    from fer_trainer.fabric import best_device, is_first_process
+    from fer_trainer.targets import write_targets as write
     from fer_trainer.teachers import open_networks
-    from fer_trainer.teachers import write_targets as write
 
+    if write_targets is None or not is_first_process():
+        return
     device = best_device()
     write(
         open_networks([out, *(ensemble or [])], faces.labels, device),
@@ -172,8 +173,10 @@ def teacher(
         seed=student.train.seed,
         augment_section=student.augment,
         device=device,
+        data_section=chosen.data,
     )
-    print(f"{student.distill.views} views of each training image in {write_targets}")
+    print(f"{student.distill.views} views of each training image in {write_targets}, "
+          f"{write_targets.stat().st_size:,} bytes")  # fmt: skip
 
 
 @app.command()
@@ -220,15 +223,17 @@ def distill(
 @app.command()
 def evaluate(
     *,
-    paths: Annotated[list[Path], typer.Argument(help="Runs, checkpoints or model folders.")],
+    paths: Annotated[
+        list[Path], typer.Argument(help="Runs, checkpoints, model folders or targets files.")
+    ],
     data: DataOption,
     kind: KindOption = None,
     votes: VotesOption = None,
     targets: Annotated[
         str | None,
         typer.Option(
-            help="For model folders: label, majority, plurality, distribution, agreed (more than 5 "
-            "of 10 voters); by default as the model was trained."
+            help="label, or of FER+'s votes: plurality, majority, agreed (more than 5 of 10 "
+            "voters); by default as it was trained."
         ),
     ] = None,
     label_map: MapOption = None,
@@ -253,10 +258,8 @@ def evaluate(
     found = []
     for path in paths:
         subject = judge.open_subject(path)
-        section = (
-            subject.data
-            or choose_recipe("best", [f"data.targets={targets or subject.targets}"]).data
-        )
+        asked = [f"data.targets={targets}"]
+        section = choose_recipe("best", asked).data if targets else subject.data
         found.append(
             judge.evaluate(
                 subject,
@@ -301,16 +304,17 @@ def export(
     """Write the model folder that the agent runs: ONNX, manifest and card."""
     from fer_trainer import checkpoint
     from fer_trainer.data.open import open_faces
-    from fer_trainer.release import release
+    from fer_trainer.release import AGREED, MAJORITY, release
 
     state = checkpoint.load(checkpoint.best_of(run))
     source = source_of(data, kind, votes, label_map, any_counts=any_counts, limit=limit)
     faces = open_faces(source, state.parsed_recipe.data)
-    agreed = None
+    others = {}
     if votes is not None and state.parsed_recipe.data.targets != "label":
-        section = state.parsed_recipe.data.model_copy(update={"targets": "agreed"})
-        agreed = open_faces(source, section)
-    made = release(state, faces, out, version=version, agreed=agreed, draft=draft)
+        for protocol, kept in ((MAJORITY, "majority"), (AGREED, "agreed")):
+            section = state.parsed_recipe.data.model_copy(update={"targets": kept})
+            others[protocol] = open_faces(source, section)
+    made = release(state, faces, out, version=version, others=others, draft=draft)
     if keep is not None:
         checkpoint.save(checkpoint.compact(state), keep)
     first = made.manifest.metrics[0]
@@ -327,9 +331,6 @@ def quantize(
     data: DataOption,
     kind: KindOption = None,
     votes: VotesOption = None,
-    targets: Annotated[
-        str, typer.Option(help="label, majority, plurality or distribution.")
-    ] = "label",
     label_map: MapOption = None,
     crops: Annotated[int, typer.Option(min=1, help="Training crops that calibrate.")] = 512,
     limit: Annotated[float, typer.Option(help="Largest loss of accuracy, in points.")] = 1.0,
@@ -337,10 +338,11 @@ def quantize(
 ) -> None:
     """Add INT8 and FP16 graphs to a model folder, if they lose little."""
     from fer_trainer.data.open import open_faces
+    from fer_trainer.evaluate import open_subject
     from fer_trainer.quantize import quantize as make
 
     source = source_of(data, kind, votes, label_map, any_counts=any_counts, limit=0)
-    faces = open_faces(source, choose_recipe("best", [f"data.targets={targets}"]).data)
+    faces = open_faces(source, open_subject(model).data)
     for one in make(model, faces, crops=crops, limit=limit / 100.0):
         print(f"{one.file.path}: {one.file.bytes:,} bytes, accuracy {one.accuracy:.4f} on valid, "
               f"{100 * one.lost:+.2f} points lost, {100 * one.agreement:.1f} % equal answers"
@@ -354,6 +356,9 @@ def baselines(
         Optional[Path],  # noqa: UP045  # as above
         typer.Option("--data", help="Data set; faces of noise when left out with tests-smoke."),
     ] = None,
+    kind: KindOption = None,
+    votes: VotesOption = None,
+    label_map: MapOption = None,
     results: ResultsOption = Path("runs/results.json"),
     recipe: RecipeOption = "coarse",
     settings: SetOption = None,
@@ -367,14 +372,16 @@ def baselines(
     threads: ThreadsOption = 0,
 ) -> None:
     """Measure Table 1, row by row; what is measured already stays."""
-    from fer_trainer.tables import BASELINES
+    from fer_trainer.data.open import is_affectnet
+    from fer_trainer.tables import AFFECTNET, BASELINES
 
     chosen = choose_recipe(recipe, settings, epochs=epochs)
     if data is None:
         source = noise_of(chosen)
     else:
-        source = source_of(data, None, None, None, any_counts=any_counts, limit=limit)
-    measure_rows("baselines", BASELINES, chosen, source, results, only=only, teachers=teachers,
+        source = source_of(data, kind, votes, label_map, any_counts=any_counts, limit=limit)
+    table, rows = ("affectnet", AFFECTNET) if is_affectnet(source) else ("baselines", BASELINES)
+    measure_rows(table, rows, chosen, source, results, only=only, teachers=teachers,
           targets=targets, seeds=seeds, threads=threads)  # fmt: skip
 
 
@@ -382,6 +389,9 @@ def baselines(
 def ablate(
     *,
     data: DataOption,
+    kind: KindOption = None,
+    votes: VotesOption = None,
+    label_map: MapOption = None,
     results: ResultsOption = Path("runs/results.json"),
     recipe: RecipeOption = "coarse",
     settings: SetOption = None,
@@ -398,7 +408,7 @@ def ablate(
     from fer_trainer.tables import ABLATION
 
     chosen = choose_recipe(recipe, settings, epochs=epochs)
-    source = source_of(data, None, None, None, any_counts=any_counts, limit=limit)
+    source = source_of(data, kind, votes, label_map, any_counts=any_counts, limit=limit)
     measure_rows("ablation", ABLATION, chosen, source, results, only=only, teachers=teachers,
           targets=targets, seeds=seeds, threads=threads)  # fmt: skip
 
@@ -449,17 +459,23 @@ def bench(
 @app.command()
 def report(
     *,
-    results: Annotated[Path, typer.Option(help="From baselines, ablate, bench.")] = Path(
-        "runs/results.json"
-    ),
+    results: Annotated[
+        Optional[Path],  # noqa: UP045  # as above
+        typer.Option(
+            help="From baselines, ablate, bench; by default runs/results.json, or where that is "
+            "not there what was measured for this release."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("runs/report"),
 ) -> None:
     """Render Tables 1 to 3 and Figures 2 to 5: Markdown, PNG and one HTML page."""
     from fer_trainer.report.pages import write_report
-    from fer_trainer.results import Results
+    from fer_trainer.results import Results, default_results
 
-    for path in write_report(Results.open(results), out):
+    chosen = results or default_results()
+    for path in write_report(Results.open(chosen), out):
         print(path)
+    print(f"of the rows in {chosen}", file=sys.stderr)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Figures of a checkpoint or of a model folder, on a split that did not choose it."""
+"""Figures of a checkpoint, a model folder or a targets file, on a split that did not choose it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fer_agent.classifier import CropClassifier
+from fer_agent.errors import UsageError
 from fer_agent.model_store import Calibration, StoredModel, read_manifest
 from fer_agent.runtime.onnx import OnnxSession
 from fer_trainer import checkpoint
@@ -18,7 +19,6 @@ from fer_trainer.deploy import network_of
 from fer_trainer.errors import CheckpointError, DataError, ProtocolError
 from fer_trainer.fabric import best_device
 from fer_trainer.inference import predict
-from fer_trainer.labels import BASIC_8
 from fer_trainer.metrics import (
     Figures,
     abstain_threshold,
@@ -27,14 +27,17 @@ from fer_trainer.metrics import (
     probabilities,
 )
 from fer_trainer.protocols import answers
+from fer_trainer.recipe import DataSection
+from fer_trainer.targets import read_targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from fer_agent.model_store import Manifest
     from fer_trainer.data.faceset import BoolArray, FaceSet, Float32Array, UInt8Array
     from fer_trainer.protocols import Predictor, Protocol
-    from fer_trainer.recipe import DataSection
+    from fer_trainer.targets import SoftTargets
 
 _BATCH = 256
 
@@ -83,19 +86,16 @@ class Subject:
         labels: in output order.
         selected_on: the split that chose it.
         data: which targets it was trained on, where that is known.
-        path: the run folder, checkpoint or model folder.
+        path: the run folder, checkpoint, model folder or targets file.
+        stored: the targets file's content.
     """
 
     name: str
     labels: tuple[str, ...]
     selected_on: str
-    data: DataSection | None
+    data: DataSection
     path: Path
-
-    @property
-    def targets(self) -> str:
-        """What a model's labels are taken from: FER+'s votes where it knows contempt."""
-        return "distribution" if self.labels == BASIC_8 else "label"
+    stored: SoftTargets | None = None
 
     @property
     def is_model(self) -> bool:
@@ -104,7 +104,7 @@ class Subject:
 
 
 def open_subject(path: Path) -> Subject:
-    """Look at a run folder, a checkpoint or a model folder.
+    """Look at a run folder, a checkpoint, a model folder or a targets file.
 
     Raises:
         CheckpointError, ModelError: it is none of them.
@@ -112,9 +112,21 @@ def open_subject(path: Path) -> Subject:
     if (path / "manifest.json").is_file():
         manifest = read_manifest(path / "manifest.json")
         # `release` refuses any other choice than on the validation split.
-        return Subject(manifest.name, manifest.labels, "valid", None, path)
+        return Subject(manifest.name, manifest.labels, "valid", data_of(manifest), path)
+    if path.suffix == ".npz":
+        stored = read_targets(path)
+        data = stored.data.model_copy(update={"votes_share": 0.0})
+        return Subject(path.stem, stored.labels, stored.selected_on, data, path, stored)
     state = checkpoint.load(checkpoint.best_of(path))
-    return Subject(path.name, state.labels, state.selected_on, state.parsed_recipe.data, path)
+    # votes in the training labels change nothing in the other splits
+    data = state.parsed_recipe.data.model_copy(update={"votes_share": 0.0})
+    return Subject(path.name, state.labels, state.selected_on, data, path)
+
+
+def data_of(manifest: Manifest) -> DataSection:
+    """Tell which labels a model is judged by: FER+'s, where its figures are of those."""
+    dataset, _, kind = manifest.metrics[0].dataset.partition(" ")
+    return DataSection.model_validate({"targets": kind} if dataset == "FER+" else {})
 
 
 def evaluate(
@@ -125,10 +137,10 @@ def evaluate(
     protocol: Protocol = "single",
     precision: str = "fp32",
 ) -> Evaluation:
-    """Judge a checkpoint or a model.
+    """Judge a checkpoint, a model or a targets file.
 
-    A checkpoint's temperature and abstain threshold are fitted on the split that chose it; a
-    model's stand in its manifest.
+    The temperature and the abstain threshold of a checkpoint or a targets file are fitted on the
+    split that chose it; a model's stand in its manifest.
 
     Args:
         subject: from `open_subject`.
@@ -141,6 +153,7 @@ def evaluate(
         ProtocolError: the split chose the checkpoint.
         CheckpointError: the data has other classes.
         DataError: the split is empty.
+        UsageError: a targets file is asked for other crops than single ones.
         ModelError: the model's files are not what the manifest says.
     """
     name = split.name.lower()
@@ -158,11 +171,15 @@ def evaluate(
     part = faces.only(split)
     if not len(part):
         raise DataError(f"{faces.name} has no image for {name}", remedy="report another split")
-    if subject.is_model:
-        calibration, predictor = _agents_classifier(subject.path, precision)
+    if subject.stored is not None:
+        calibration, probs = _from_file(subject.stored, faces, split, protocol)
     else:
-        calibration, predictor = _networks(subject, faces)
-    probs = answers(predictor, part.images, protocol)
+        calibration, predictor = (
+            _agents_classifier(subject.path, precision)
+            if subject.is_model
+            else _networks(subject, faces)
+        )
+        probs = answers(predictor, part.images, protocol)
     apart = ~also_in_training(faces)[faces.where(split)]
     if not apart.any():
         apart = np.ones_like(apart)
@@ -213,16 +230,35 @@ def _agents_classifier(folder: Path, precision: str) -> tuple[Calibration, Predi
     return manifest.calibration, probs
 
 
+def _from_file(
+    stored: SoftTargets, faces: FaceSet, split: Split, protocol: Protocol
+) -> tuple[Calibration, Float32Array]:
+    if protocol != "single":
+        raise UsageError(
+            f"a targets file holds answers to single crops, not {protocol}",
+            remedy="leave --protocol out, or judge the teacher's runs",
+        )
+    chooser = Split.parse(stored.selected_on)
+    calibration = _fitted(stored.logits_of(faces, chooser), faces.only(chooser))
+    logits = stored.logits_of(faces, split)
+    return calibration, probabilities(logits, calibration.temperature)
+
+
+def _fitted(logits: Float32Array, chooser: FaceSet) -> Calibration:
+    temperature = round(fit_temperature(logits, chooser.hard_labels), 4)
+    threshold = abstain_threshold(probabilities(logits, temperature))
+    return Calibration(temperature=temperature, abstain_below=threshold)
+
+
 def _networks(subject: Subject, faces: FaceSet) -> tuple[Calibration, Predictor]:
     device = best_device()
     state = checkpoint.load(checkpoint.best_of(subject.path))
     network = network_of(state).to(device).to(memory_format=torch.channels_last)
     chooser = faces.only(Split.parse(subject.selected_on))
-    logits = predict(network, chooser.images, device).numpy()
-    temperature = round(fit_temperature(logits, chooser.hard_labels), 4)
-    threshold = abstain_threshold(probabilities(logits, temperature))
+    calibration = _fitted(predict(network, chooser.images, device).numpy(), chooser)
 
     def probs(crops: UInt8Array) -> Float32Array:
-        return probabilities(predict(network, crops, device).numpy(), temperature)
+        logits = predict(network, crops, device).numpy()
+        return probabilities(logits, calibration.temperature)
 
-    return Calibration(temperature=temperature, abstain_below=threshold), probs
+    return calibration, probs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from lightning.fabric import Fabric
@@ -39,10 +39,22 @@ def launch(recipe: Recipe, *, accelerator: str = "auto", threads: int = 0) -> Fa
             devices=processes,
             num_nodes=nodes,
             strategy="ddp" if processes * nodes > 1 else "auto",
-            precision=recipe.train.precision,
+            precision=_precision(recipe, accelerator),
         )
         fabric.launch()
     return fabric
+
+
+def _precision(recipe: Recipe, accelerator: str) -> Literal["32-true", "bf16-mixed"]:
+    if recipe.train.precision != "auto":
+        return recipe.train.precision
+    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def is_first_process() -> bool:
+    """Tell the process that prints and writes from the others of `torchrun`."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def device_name(device: torch.device) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +79,8 @@ class Grid:
     def _measure(self, row: Row, seed: int) -> None:
         recipe = self.recipe.with_({**row.changes, "train.seed": seed})
         fingerprint = _fingerprint(recipe, self.faces, row)
-        if self.results.has(self.table, row.key, seed, fingerprint):
+        key = row.key if row.classical else row.key_at(recipe.network.input_px)
+        if self.results.has(self.table, key, seed, fingerprint):
             logger.info("%s, seed %d: measured already", row.title, seed)
             return
         if row.classical:
@@ -97,7 +97,7 @@ class Grid:
             "commit": commit(),
         }
         if self.fabric.is_global_zero:
-            self.results.add(self.table, row.key, {**common, **record})
+            self.results.add(self.table, key, {**common, **record})
 
     def _classical(self, row: Row, seed: int) -> dict[str, Any]:
         features: classical.Features = "lbp" if row.classical == "lbp" else "hog"
@@ -123,7 +123,6 @@ class Grid:
     def _network(self, row: Row, recipe: Recipe, fingerprint: str) -> dict[str, Any]:
         run = self.runs / f"{self.table}-{row.key}-{recipe.train.seed}-{fingerprint[:8]}"
         make_folder(run)
-        started = time.perf_counter()
         state = loop.train(
             recipe,
             self.faces,
@@ -132,21 +131,21 @@ class Grid:
             teacher=self.teacher if row.distilled else None,
             listeners=(*self.listeners, JsonLines(run / "log.jsonl")),
         )
-        minutes = (time.perf_counter() - started) / 60.0
         judged = evaluate(open_subject(run), self.faces)
         network = rebuild_network(recipe.network, len(self.faces.labels)).eval()
-        log = (run / "log.jsonl").read_text().splitlines()
+        epochs = _epochs(run / "log.jsonl")
+        trained = len(self.faces.where(Split.TRAIN))
         return {
             "parameters": sum(p.numel() for p in network.parameters()),
             "macs": count_macs(network),
             "epochs": state.epoch,
             "best_epoch": state.best_epoch,
             "valid_accuracy": state.best_accuracy,
-            "valid_curve": [json.loads(line)["valid_accuracy"] for line in log],
+            "valid_curve": [one["valid_accuracy"] for one in epochs],
             "test": judged.whole.as_json(),
             "without_trained_accuracy": judged.without_trained.accuracy,
             "device": state.device,
-            "minutes": minutes,
+            "minutes": sum(trained / one["images_per_s"] for one in epochs) / 60.0,
         }
 
 
@@ -163,8 +162,16 @@ def choose(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
     return [row for row in rows if not only or row.key in only]
 
 
+def _epochs(log: Path) -> list[dict[str, Any]]:
+    """Give a run's epochs, each once: one that was cut short stands in the log twice."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return list({line["epoch"]: line for line in lines}.values())
+
+
 def _fingerprint(recipe: Recipe, faces: FaceSet, row: Row) -> str:
     """Hash what a row's figures depend on."""
-    settings = row.classical or recipe.model_dump_json(exclude={"name", "teacher"})
+    settings = row.classical or recipe.model_dump_json(
+        exclude={"name", "teacher"}, exclude_defaults=True
+    )
     text = f"{settings}\n{faces.training_sha256()}\n{len(faces)}\n{row.distilled}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]

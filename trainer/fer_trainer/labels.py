@@ -15,6 +15,11 @@ BASIC_7 = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 BASIC_8 = (*BASIC_7, "contempt")
 """The eight classes of FER+ and AffectNet-8."""
 
+TABLE_ORDER = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
+"""The columns of FER+'s table. Where several classes have the most votes, the first of them in
+this order counts as the truth: that is what `argmax` over the published table gives.
+"""
+
 _SPELLINGS = {
     "anger": "angry",
     "disgusted": "disgust",

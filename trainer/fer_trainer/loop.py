@@ -19,7 +19,7 @@ from fer_trainer.inference import predict
 from fer_trainer.losses import distillation_losses, label_loss, soften
 from fer_trainer.networks.build import build_network
 from fer_trainer.optim import learning_rate, make_optimizer, moving_average
-from fer_trainer.teachers import View
+from fer_trainer.views import View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -155,9 +155,9 @@ def train(  # noqa: C901, PLR0915  # a training is one straight way, and reads b
             random=_random_states(fabric),
         )
         if fabric.is_global_zero:
-            checkpoints.save(state, run / "last.ckpt")
-            if better:
+            if better:  # first: a run killed in between does this epoch, and this file, again
                 checkpoints.save(state, run / "best.ckpt")
+            checkpoints.save(state, run / "last.ckpt")
         rate = steps * batch_size * fabric.world_size / (time.perf_counter() - started)
         for listener in listeners:
             listener.on_epoch({
@@ -239,7 +239,8 @@ def _resume(recipe: Recipe, faces: FaceSet, run: Path) -> Checkpoint | None:
     if not path.exists():
         return None
     state = checkpoints.load(path, labels=faces.labels)
-    if state.data_sha256 != faces.sha256 or state.recipe != recipe.model_dump(mode="json"):
+    # parsed, because a newer trainer may know more switches than the one that wrote the file
+    if state.data_sha256 != faces.sha256 or state.parsed_recipe != recipe:
         other = "other data" if state.data_sha256 != faces.sha256 else "another recipe"
         raise CheckpointError(
             f"{run} holds a run of {other}", remedy="give another folder as --out"

@@ -45,11 +45,13 @@ NetworkName = Literal[
     "shufflenet-v2",
     "mobilenet-v3-small",
     "mobileface",
+    "vgg-48",
+    "resnet-48",
 ]
 
 
 class NetworkSection(_Section):
-    """Which network, and its settings; those below `dropout` are the student's.
+    """Which network, and its settings; those below `width` are the student's.
 
     Weights: `scratch`; `imagenet`, which torchvision fetches; `vggface2`, the published
     resnet50_ft_weight.pkl; `mobileface`, the published MobileFace_Identification_V2-0000.params;
@@ -60,6 +62,8 @@ class NetworkSection(_Section):
     name: NetworkName = "student"
     weights: Literal["scratch", "imagenet", "vggface2", "mobileface", "run"] = "scratch"
     dropout: float = Field(default=0.4, ge=0.0, lt=1.0)
+    input_px: int = Field(default=48, ge=32, le=512, description="crops are enlarged to it")
+    width: int = Field(default=64, ge=8, description="channels of vgg-48's and resnet-48's stem")
     strides: tuple[int, int, int, int, int] = (2, 2, 2, 2, 2)
     reduction: int = Field(default=4, ge=0, description="0: no SE block")
     hidden: int = Field(default=256, ge=1)
@@ -73,7 +77,9 @@ class TrainSection(_Section):
     batch_size: int = Field(default=128, ge=2)
     seed: int = Field(default=1, ge=0)
     patience: int = Field(default=0, ge=0, description="epochs without a better figure; 0 is off")
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "auto"] = Field(
+        default="32-true", description="auto: bf16-mixed on a GPU that has it"
+    )
     compile: bool = False
     deterministic: bool = False
     select_on: Literal["valid", "test"] = "valid"

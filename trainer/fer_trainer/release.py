@@ -31,6 +31,7 @@ from fer_trainer.files import write_bytes, write_text
 from fer_trainer.metrics import Figures, abstain_threshold, figures, fit_temperature, probabilities
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from fer_trainer.checkpoint import Checkpoint
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 SINGLE_CROP = "single crop"
 WITHOUT_TRAINED = "single crop, without the images that also stand in training"
+MAJORITY = "single crop, images with a majority as the authors of FER+ count it"
 AGREED = "single crop, images where more than 5 of 10 voters agree"
 SELECTION = "single crop, the split that chose the epoch"
 
@@ -65,7 +67,7 @@ def release(
     folder: Path,
     *,
     version: str,
-    agreed: FaceSet | None = None,
+    others: Mapping[str, FaceSet] | None = None,
     draft: bool = False,
 ) -> Release:
     """Export a checkpoint.
@@ -78,7 +80,7 @@ def release(
         faces: the data it was trained on.
         folder: the model's folder; its name is the model's name.
         version: of the model, `x.y.z`.
-        agreed: the images whose label most voters agree on, for one more figure.
+        others: by protocol, other choices of the test images, for one more figure each.
         draft: of an unfinished run: only the validation split's figures, the test is not touched.
 
     Raises:
@@ -114,8 +116,10 @@ def release(
             (SINGLE_CROP, measure(test), "test"),
             (WITHOUT_TRAINED, measure(test.take(~repeated)), "test"),
         ]
-        if agreed is not None:
-            reported.append((AGREED, measure(agreed.only(Split.TEST)), "test"))
+        reported += [
+            (protocol, measure(other.only(Split.TEST)), "test")
+            for protocol, other in (others or {}).items()
+        ]
         measured = [*reported, *measured]
     manifest = Manifest(
         name=folder.name,

@@ -1,16 +1,18 @@
-"""The results file: one JSON file of everything a grid measured, row by row, written whole."""
+"""The results file: one JSON file of everything a grid measured, row by row, written whole.
+
+Beside the rows stand the accuracies that the paper prints, in percent, under the same keys.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from fer_trainer.errors import DataError
 from fer_trainer.files import write_text
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from fer_trainer.tables import ABLATION, AFFECTNET, BASELINES
 
 SCHEMA_VERSION = 1
 
@@ -58,12 +60,32 @@ class Results:
         )
 
     def add(self, table: str, key: str, record: dict[str, Any]) -> None:
-        """Add a record in place of an older one of its seed, and save.
+        """Add a record in place of an older one of its seed and data, and save.
 
         Raises:
             StorageError: the disk refuses the file.
         """
-        kept = [one for one in self.records(table, key) if one["seed"] != record["seed"]]
+        kept = [one for one in self.records(table, key) if _place(one) != _place(record)]
         self.rows.setdefault(table, {})[key] = [*kept, record]
-        tree = {"schema_version": SCHEMA_VERSION, "rows": self.rows}
+        tree = {"schema_version": SCHEMA_VERSION, "paper": _paper(), "rows": self.rows}
         write_text(self.path, json.dumps(tree, indent=2) + "\n")
+
+
+def default_results() -> Path:
+    """Give `runs/results.json`, or where there is none the file that a checkout ships."""
+    own = Path("runs/results.json")
+    shipped = Path(__file__).parents[1] / "results" / "fer2013.json"
+    return own if own.exists() or not shipped.exists() else shipped
+
+
+def _place(record: dict[str, Any]) -> tuple[Any, ...]:
+    """Say what a record is about: a trial on a part of the data never replaces the whole."""
+    return record["seed"], record.get("dataset"), record.get("images")
+
+
+def _paper() -> dict[str, dict[str, float]]:
+    tables = {"baselines": BASELINES, "ablation": ABLATION, "affectnet": AFFECTNET}
+    return {
+        name: {row.key: row.paper for row in rows if row.paper is not None}
+        for name, rows in tables.items()
+    }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fer_trainer.data.faceset import SIZE_PX
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -29,6 +31,10 @@ class Row:
     classical: str | None = None
     distilled: bool = False
 
+    def key_at(self, input_px: int) -> str:
+        """Give the key for crops enlarged to a size, e.g. `resnet50@224`."""
+        return self.key if input_px == SIZE_PX else f"{self.key}@{input_px}"
+
 
 def _zoo(name: str) -> dict[str, Any]:
     return {"network.name": name, "network.weights": "scratch"}
@@ -36,16 +42,21 @@ def _zoo(name: str) -> dict[str, Any]:
 
 _STUDENT = {"network.name": "student", "network.weights": "scratch"}
 
+_TANG = {**_zoo("vgg-48"), "network.width": 32, "loss.name": "squared-hinge"}
+"""Tang's network was a plain CNN; the linear SVM is its last layer under the squared hinge loss."""
+
 BASELINES = (
     Row("lbp-svm", "LBP + SVM", 48.0, classical="lbp"),
     Row("hog-svm", "HOG + SVM", classical="hog"),
-    Row("cnn-l2svm", "CNN + L2-SVM (Tang 2013)", 71.2, {**_STUDENT, "loss.name": "squared-hinge"}),
+    Row("cnn-l2svm", "CNN + L2-SVM (Tang 2013)", 71.2, _TANG),
     Row("vgg13", "VGG13", 72.4, _zoo("vgg13")),
     Row("resnet50", "ResNet-50 (teacher)", 74.8, _zoo("resnet50")),
     Row("efficientnet-b0", "EfficientNet-B0", 72.1, _zoo("efficientnet-b0")),
     Row("mobilenet-v2", "MobileNetV2", 69.8, _zoo("mobilenet-v2")),
     Row("shufflenet-v2", "ShuffleNetV2", 67.5, _zoo("shufflenet-v2")),
     Row("mobilenet-v3-small", "MobileNetV3-Small", 67.0, _zoo("mobilenet-v3-small")),
+    Row("vgg-48", "VGG type made for 48x48", None, _zoo("vgg-48")),
+    Row("resnet-48", "ResNet type made for 48x48", None, _zoo("resnet-48")),
     Row("student", "MobileNetV3-Small + SE", None, _STUDENT),
     Row("student-distilled", "The paper's network, distilled", 71.2, _STUDENT, distilled=True),
 )
@@ -79,7 +90,9 @@ BOARD_ROWS = {
 
 NOT_MEASURED = "not measured"
 
-AFFECTNET_PAPER = 58.4
+AFFECTNET = (Row("student", "AffectNet", 58.4, _STUDENT),)
+"""Table 1, on AffectNet: `fer-train baselines --kind affectnet-8` measures it."""
+
 AFFECTNET_NOTE = "not measured: data not redistributable"
 """AffectNet, until a user runs it. The paper says 3,500 validation images for 8 classes; the set
 has 4,000 for 8 and 3,500 for 7."""

@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fer_agent.errors import UsageError
 from fer_trainer import checkpoint
-from fer_trainer.augment import augment, draw_view
 from fer_trainer.deploy import network_of
 from fer_trainer.errors import CheckpointError
-from fer_trainer.files import write_whole
-from fer_trainer.recipe import AugmentSection
+from fer_trainer.targets import read_targets
+from fer_trainer.views import View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-    from typing import Any
 
-    from numpy.typing import NDArray
-
+    from fer_trainer.checkpoint import Checkpoint
     from fer_trainer.data.faceset import FaceSet
-
-_FORMAT = 1
-_BATCH = 256
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """Which view of the training images an epoch takes.
-
-    Attributes:
-        seed: of its draws.
-        number: of its draws; the epoch, or the view's number in a targets file.
-        augment: how strongly it differs from the images.
-    """
-
-    seed: int
-    number: int
-    augment: AugmentSection
 
 
 class Teacher(Protocol):
@@ -73,12 +48,19 @@ class NetworkTeacher:
 
     Args:
         networks: trained, on the student's device.
+        states: their checkpoints.
+
+    Attributes:
+        members: what is told of each network in a targets file.
+        selected_on: `test` when that split chose one of them, else `valid`.
     """
 
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
+    def __init__(self, networks: Sequence[nn.Module], states: Sequence[Checkpoint]) -> None:
         self._networks = [
             network.eval().requires_grad_(requires_grad=False) for network in networks
         ]
+        self.members = [_told(state) for state in states]
+        self.selected_on = max((state.selected_on for state in states), key="test".__eq__)
 
     def view(self, epoch: int, wanted: View) -> View:
         """Take any view."""
@@ -90,6 +72,12 @@ class NetworkTeacher:
         """Run the networks."""
         del chosen, view
         return torch.stack([network(views).float() for network in self._networks]).mean(dim=0)
+
+    @torch.no_grad()
+    def answers(self, pixels: Tensor) -> Tensor:
+        """Run the networks on plain images, uint8 (B, 48, 48); float32 (B, C)."""
+        gray = pixels.unsqueeze(1).float() / 255.0
+        return torch.stack([network(gray).float() for network in self._networks]).mean(dim=0)
 
 
 class FileTeacher:
@@ -105,17 +93,15 @@ class FileTeacher:
     """
 
     def __init__(self, path: Path, faces: FaceSet, device: torch.device) -> None:
-        meta, logits = _read(path)
-        if tuple(meta["labels"]) != faces.labels or meta["training_sha256"] != (
-            faces.training_sha256()
-        ):
+        stored = read_targets(path)
+        if stored.labels != faces.labels or stored.training_sha256 != faces.training_sha256():
             raise CheckpointError(
                 f"{path} is about other images or classes than {faces.name} holds",
                 remedy="write targets for this data with `fer-train teacher --write-targets`",
             )
-        self._logits = torch.from_numpy(logits).to(device)  # float16 (V, N, C)
-        self._seed = int(meta["seed"])
-        self._augment = AugmentSection.model_validate(meta["augment"])
+        self._logits = torch.from_numpy(stored.views).to(device)  # float16 (V, N, C)
+        self._seed = stored.seed
+        self._augment = stored.augment
 
     def view(self, epoch: int, wanted: View) -> View:
         """Go round the file's views, with the draws they were made with."""
@@ -157,68 +143,16 @@ def open_networks(
         CheckpointError: a run is broken or of other classes.
     """
     states = [checkpoint.load(checkpoint.best_of(run), labels=labels) for run in runs]
-    return NetworkTeacher([network_of(state).to(device) for state in states])
+    return NetworkTeacher([network_of(state).to(device) for state in states], states)
 
 
-def write_targets(
-    teacher: NetworkTeacher,
-    faces: FaceSet,
-    path: Path,
-    *,
-    views: int,
-    seed: int,
-    augment_section: AugmentSection,
-    device: torch.device,
-) -> None:
-    """Write a teacher's logits for several views of each training image.
-
-    Args:
-        teacher: what is asked.
-        faces: the data.
-        path: receives float16 logits (V, N, C) and what is needed to draw the views again.
-        views: V.
-        seed: of the draws.
-        augment_section: of the views.
-        device: the teacher's.
-
-    Raises:
-        StorageError: the disk refuses the file.
-    """
-    training = faces.training()
-    images = torch.tensor(training.images, device=device)
-    logits = np.empty((views, len(images), len(faces.labels)), np.float16)
-    for number in range(views):
-        view = View(seed, number, augment_section)
-        draws = torch.from_numpy(draw_view(seed, number, len(images)))
-        for start in range(0, len(images), _BATCH):
-            rows = torch.arange(start, min(start + _BATCH, len(images)))
-            batch = augment(images[rows], draws[rows].to(device), augment_section)
-            logits[number, rows.numpy()] = teacher.logits(batch, rows, view).cpu().numpy()
-    meta = {
-        "format": _FORMAT,
-        "labels": faces.labels,
-        "training_sha256": faces.training_sha256(),
-        "seed": seed,
-        "augment": augment_section.model_dump(mode="json"),
+def _told(state: Checkpoint) -> dict[str, Any]:
+    recipe = state.parsed_recipe
+    return {
+        "network": recipe.network.name,
+        "recipe": recipe.name,
+        "seed": recipe.train.seed,
+        "epoch": state.best_epoch,
+        f"{state.selected_on}_accuracy": state.best_accuracy,
+        "commit": state.commit,
     }
-    write_whole(path, lambda file: np.savez(file, logits=logits, meta=np.array(json.dumps(meta))))
-
-
-def _read(path: Path) -> tuple[dict[str, Any], NDArray[np.float16]]:
-    try:
-        if path.exists() and not zipfile.is_zipfile(path):
-            raise ValueError("it is damaged, or another kind of file")  # noqa: TRY301  # as below
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            meta, logits = json.loads(str(stored["meta"])), stored["logits"]
-        if meta["format"] != _FORMAT or logits.ndim != 3 or logits.dtype != np.float16:
-            raise ValueError("another format")  # noqa: TRY301  # joins the other ways of being none
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"there is no {path}", remedy="write it with `fer-train teacher --write-targets`"
-        ) from error
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise CheckpointError(
-            f"{path} is no targets file: {error}",
-            remedy="write it again with `fer-train teacher --write-targets`",
-        ) from error
-    return meta, logits

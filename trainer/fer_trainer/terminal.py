@@ -222,7 +222,7 @@ def measure_rows(
             table, recipe, faces, fabric, results.parent, found, teaching, [bar]
         ).run(chosen, numbers)
     if fabric.is_global_zero:
-        print(markdown_table(tables(found)[0 if table == "baselines" else 1]), end="")
+        print(markdown_table(tables(found)[1 if table == "ablation" else 0]), end="")
         for title in left_out:
             print(f"left out, needs --teacher or --targets: {title}", file=sys.stderr)
 

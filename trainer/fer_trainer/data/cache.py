@@ -44,7 +44,7 @@ class Decoded:
 
     def sha256(self) -> str:
         """Hash pixels, names, labels and splits; the same for every form of the same data."""
-        order = sorted(range(len(self.names)), key=lambda i: self.names[i])
+        order = sorted(range(len(self.names)), key=lambda i: (self.names[i], self.label[i]))
         digest = hashlib.sha256(np.ascontiguousarray(self.images[order]).tobytes())
         digest.update(self.split[order].tobytes())
         digest.update("\n".join(f"{self.names[i]}\t{self.label[i]}" for i in order).encode())

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_trainer.labels import TABLE_ORDER
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -78,8 +80,10 @@ class FaceSet:
 
     @property
     def hard_labels(self) -> Int64Array:
-        """The likeliest class of each image, int64 (N,)."""
-        likeliest: Int64Array = self.targets.argmax(axis=1).astype(np.int64)
+        """The likeliest class of each image, int64 (N,); of equals the first in FER+'s table."""
+        ranks = [(*TABLE_ORDER, label).index(label) for label in self.labels]
+        order = np.argsort(ranks, kind="stable").astype(np.int64)
+        likeliest: Int64Array = order[self.targets[:, order].argmax(axis=1)]
         return likeliest
 
     def where(self, split: Split) -> Int64Array:

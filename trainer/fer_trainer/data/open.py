@@ -85,6 +85,11 @@ def recognise(path: Path) -> Kind:
     return "ck48" if first is not None and ckplus.FILE.match(first.name) else "folders"
 
 
+def is_affectnet(source: Source) -> bool:
+    """Tell whether the data is AffectNet, whose rows stand apart from FER2013's."""
+    return (source.kind or recognise(source.path)).startswith("affectnet")
+
+
 def labelled(name: str, decoded: Decoded, sha256: str) -> FaceSet:
     """Give a decoded source one-hot targets over its own classes, in our words."""
     spelt = [words.word(label) for label in decoded.label]

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # torch's own convention
 
+from fer_trainer.data.faceset import SIZE_PX
 from fer_trainer.errors import RecipeError
-from fer_trainer.networks import mobileface
+from fer_trainer.networks import compact, mobileface
 from fer_trainer.networks.student import Student
 from fer_trainer.networks.weights import VGGFACE2_MEAN, VGGFACE2_STD, load_run, load_vggface2
 from fer_trainer.networks.zoo import IMAGENET_MEAN, IMAGENET_STD, make_body
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 _OWNERS = {"vggface2": "resnet50", "mobileface": "mobileface"}
 """Networks that published weights are of."""
 
-_WITHOUT_IMAGENET = ("student", "mobileface")
+_WITHOUT_IMAGENET = ("student", "mobileface", *compact.MAKERS)
 
 MEAN, STD = 0.5077, 0.2550
 """Of FER2013's 28,709 training images with pixels in [0, 1]."""
@@ -31,14 +33,23 @@ class GrayNetwork(nn.Module):
     """A network with its own normalisation.
 
     Args:
-        body: takes normalised pixels (B, K, 48, 48), returns logits (B, C).
+        body: takes normalised pixels (B, K, S, S), returns logits (B, C).
         mean: K channel means of pixels in [0, 1].
         std: K channel deviations.
+        input_px: S; crops of another size are scaled to it.
     """
 
-    def __init__(self, body: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(
+        self,
+        body: nn.Module,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        *,
+        input_px: int = SIZE_PX,
+    ) -> None:
         super().__init__()
         self.body = body
+        self.input_px = input_px
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
@@ -46,6 +57,9 @@ class GrayNetwork(nn.Module):
 
     def forward(self, gray: Tensor) -> Tensor:
         """Turn gray crops with values in [0, 1], (B, 1, 48, 48), into logits (B, C)."""
+        if self.input_px != SIZE_PX:
+            size = (self.input_px, self.input_px)
+            gray = F.interpolate(gray, size, mode="bilinear")
         return self.body((gray - self.mean) / self.std)  # type: ignore[no-any-return]  # torch modules return Any
 
 
@@ -98,6 +112,14 @@ def rebuild_network(section: NetworkSection, classes: int) -> GrayNetwork:
 
 
 def _without_weights(section: NetworkSection, classes: int) -> GrayNetwork:
+    body, mean, std = _body(section, classes)
+    return GrayNetwork(body, mean, std, input_px=section.input_px)
+
+
+def _body(
+    section: NetworkSection, classes: int
+) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
+    """Make the network itself; its channel means and deviations with it."""
     if section.name == "student":
         student = Student(
             classes,
@@ -107,10 +129,13 @@ def _without_weights(section: NetworkSection, classes: int) -> GrayNetwork:
             dropout=section.dropout,
             norm_momentum=section.norm_momentum,
         )
-        return GrayNetwork(student, (MEAN,), (STD,))
+        return student, (MEAN,), (STD,)
+    if section.name in compact.MAKERS:
+        body = compact.MAKERS[section.name](classes, width=section.width, dropout=section.dropout)
+        return body, (MEAN,), (STD,)
     if section.name == "mobileface":
-        body = mobileface.MobileFace(classes, dropout=section.dropout)
-        return GrayNetwork(body, mobileface.MEAN, mobileface.STD)
+        face = mobileface.MobileFace(classes, dropout=section.dropout)
+        return face, mobileface.MEAN, mobileface.STD
     vggface2 = section.weights == "vggface2"
     mean, std = (VGGFACE2_MEAN, VGGFACE2_STD) if vggface2 else (IMAGENET_MEAN, IMAGENET_STD)
-    return GrayNetwork(make_body(section, classes), mean, std)
+    return make_body(section, classes), mean, std

@@ -48,7 +48,7 @@ def _canvas(
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    # The usual ten colours would repeat: 16 rows are possible.
+    # The usual ten colours would repeat: 18 rows are possible.
     axes.set_prop_cycle(color=[colormaps["tab20"](shade) for shade in range(20)])
     others = sorted({where for _, record in rows if (where := data_of(record))})
     if others:
