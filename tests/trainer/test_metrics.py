@@ -76,6 +76,14 @@ def test_answers_above_the_threshold_are_counted_apart() -> None:
     )
 
 
+def test_answers_that_hurt_are_counted_per_class() -> None:
+    truth = np.array([0, 0, 1, 1, 1, 1, 2, 2])  # angry, happy, sad
+    answers = np.array([0, 2, 0, 1, 2, 1, 2, 1])
+    found = figures(np.eye(3, dtype=np.float32)[answers], truth, LABELS)
+    assert found.wrongly_hurtful == {"angry": 0.5, "happy": 0.5, "sad": 0.0}
+    assert found.as_json()["wrongly_called_angry_or_sad"]["happy"] == 0.5
+
+
 def test_protocols_show_one_two_and_ten_crops() -> None:
     images = np.random.default_rng(0).integers(0, 255, (3, 48, 48), dtype=np.uint8)
     seen: list[np.ndarray] = []

@@ -95,6 +95,7 @@ def test_manifest_says_what_was_measured(run: Run, model: Path, faces: FaceSet) 
     assert f"{manifest.metrics[0].accuracy:.4f}" in card
     assert "tiny-model 1.2.3" in card
     assert "uint8 (N, 1, 48, 48), gray" in card
+    assert card.count("\n| F1 | ") == card.count("\n| wrongly called angry or sad | ") == 1
     assert "FER2013" not in card  # what is known of its photos is not known of others
 
 

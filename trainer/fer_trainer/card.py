@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fer_agent.model_store import Manifest, Metrics
+    from fer_trainer.metrics import Figures
     from fer_trainer.recipe import Recipe
 
 
@@ -18,8 +19,14 @@ agreed with its labels in 65 ± 5 % of cases (Goodfellow et al., 2013, arXiv:130
 """
 
 
-def render(manifest: Manifest, recipe: Recipe) -> str:
-    """Write the card, Markdown."""
+def render(manifest: Manifest, recipe: Recipe, first: Figures) -> str:
+    """Write the card, Markdown.
+
+    Args:
+        manifest: the model's.
+        recipe: of its run.
+        first: what the first of the manifest's figures were made from.
+    """
     origin = _FER2013 if manifest.metrics[0].dataset.startswith("FER") else ""
     calibration, provenance = manifest.calibration, manifest.provenance
     return f"""# {manifest.name} {manifest.version}
@@ -39,6 +46,10 @@ Accuracy with its 95 % bootstrap interval. ECE is the expected calibration error
 the temperature. `valid` chose the epoch and fitted the temperature; `test` did neither.
 
 {_per_class(manifest)}
+{_hurtful(first)}
+
+The last line is the share of a class's images that are wrongly called angry or sad: the mistakes
+that people mind most, above all where a neutral face is meant.
 
 ## Use
 
@@ -91,8 +102,13 @@ def _answered(manifest: Manifest) -> str:
     return f",\n  and on {first.split} {coverage:.1%} with an accuracy of {accuracy:.4f}"
 
 
+def _hurtful(first: Figures) -> str:
+    shares = " | ".join(f"{share:.3f}" for share in first.wrongly_hurtful.values())
+    return f"| wrongly called angry or sad | {shares} |"
+
+
 def _per_class(manifest: Manifest) -> str:
     first = manifest.metrics[0]
     f1 = " | ".join(f"{first.per_class_f1[label]:.3f}" for label in manifest.labels)
-    head = f"| F1 on {first.split} | " + " | ".join(manifest.labels) + " |"
-    return f"{head}\n| --- |{' ---: |' * len(manifest.labels)}\n| | {f1} |"
+    head = f"| On {first.split} | " + " | ".join(manifest.labels) + " |"
+    return f"{head}\n| --- |{' ---: |' * len(manifest.labels)}\n| F1 | {f1} |"

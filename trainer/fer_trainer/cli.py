@@ -41,21 +41,51 @@ from fer_trainer.terminal import (
     train_run,
 )
 
+_TRAINING, _SHIPPING, _PAPER = (
+    "Data and training",
+    "Judging and shipping",
+    "The paper's tables and figures",
+)
+
+_GUIDE = """Train, judge and export the networks that fer-agent runs.
+
+\b
+From data to a model the agent runs:
+  fer-train prepare  --data fer2013.tar.xz
+  fer-train train    --recipe coarse --data fer2013.tar.xz --out runs/coarse
+  fer-train evaluate runs/coarse     --data fer2013.tar.xz
+  fer-train export   runs/coarse     --data fer2013.tar.xz --out models/own
+  fer-train quantize models/own      --data fer2013.tar.xz
+
+\b
+The paper's training, tables and figures:
+  fer-train distill   --recipe paper --data fer2013.tar.xz
+  fer-train baselines --data fer2013.tar.xz
+  fer-train ablate    --data fer2013.tar.xz --teacher runs/distill/teacher
+  fer-train report
+
+\b
+A stopped command, given again, goes on where it was. Recipes are `best`,
+`coarse`, `paper`, `tests-smoke` or a .toml file; `--set section.switch=value`
+changes one switch. The validation split chooses the epoch; the test split is
+reported once. Every command has its own `--help`.
+"""
+
 app = typer.Typer(
     name="fer-train",
-    help="Train, judge and export the networks that fer-agent runs.",
+    help=_GUIDE,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.add_typer(publish.app, name="publish")
+app.add_typer(publish.app, name="publish", rich_help_panel=_SHIPPING)
 
 
-@app.callback()
+@app.callback(help=_GUIDE)
 def _root() -> None:
-    """Train, judge and export the networks that fer-agent runs."""
+    pass
 
 
-@app.command()
+@app.command(rich_help_panel=_TRAINING)
 def prepare(
     *,
     data: DataOption,
@@ -104,7 +134,7 @@ def prepare(
     print(f"  {found.conflicting_groups:,} groups of equal training images disagree on the class")
 
 
-@app.command()
+@app.command(rich_help_panel=_TRAINING)
 def train(
     *,
     data: DataOption,
@@ -127,7 +157,7 @@ def train(
     train_run(chosen, source, out, weights=weights, threads=threads)
 
 
-@app.command()
+@app.command(rich_help_panel=_TRAINING)
 def teacher(
     *,
     data: DataOption,
@@ -179,7 +209,7 @@ def teacher(
           f"{write_targets.stat().st_size:,} bytes")  # fmt: skip
 
 
-@app.command()
+@app.command(rich_help_panel=_TRAINING)
 def distill(
     *,
     data: DataOption,
@@ -220,7 +250,7 @@ def distill(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=_SHIPPING)
 def evaluate(
     *,
     paths: Annotated[
@@ -281,7 +311,7 @@ def evaluate(
               f"± {over['accuracy_deviation']:.4f}")  # fmt: skip
 
 
-@app.command()
+@app.command(rich_help_panel=_SHIPPING)
 def export(
     *,
     run: Annotated[Path, typer.Argument(help="Run folder, or a checkpoint file.")],
@@ -324,7 +354,7 @@ def export(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=_SHIPPING)
 def quantize(
     *,
     model: Annotated[Path, typer.Argument(help="Model folder, from `fer-train export`.")],
@@ -349,7 +379,7 @@ def quantize(
               )  # fmt: skip
 
 
-@app.command()
+@app.command(rich_help_panel=_PAPER)
 def baselines(
     *,
     data: Annotated[
@@ -385,7 +415,7 @@ def baselines(
           targets=targets, seeds=seeds, threads=threads)  # fmt: skip
 
 
-@app.command()
+@app.command(rich_help_panel=_PAPER)
 def ablate(
     *,
     data: DataOption,
@@ -413,7 +443,7 @@ def ablate(
           targets=targets, seeds=seeds, threads=threads)  # fmt: skip
 
 
-@app.command()
+@app.command(rich_help_panel=_PAPER)
 def bench(
     *,
     path: Annotated[
@@ -456,7 +486,7 @@ def bench(
           f"{speed.parameters:,} parameters, {speed.macs:,} MACs")  # fmt: skip
 
 
-@app.command()
+@app.command(rich_help_panel=_PAPER)
 def report(
     *,
     results: Annotated[

@@ -19,6 +19,9 @@ ECE_BINS = 15
 COVERAGE = 0.8
 """Share of the crops that get an answer; the others are called `uncertain`."""
 
+HURTFUL = ("angry", "sad")
+"""Answers that hurt when they are wrong: nobody likes to be told that they look angry."""
+
 _RESAMPLES = 2_000
 
 
@@ -69,6 +72,18 @@ class Figures:
     ece: float
     answered: Answered | None = None
 
+    @property
+    def wrongly_hurtful(self) -> dict[str, float]:
+        """Share of each class's images that are wrongly called angry or sad; in [0, 1]."""
+        labels = list(self.per_class)
+        return {
+            label: sum(
+                row[labels.index(word)] for word in HURTFUL if word in labels and word != label
+            )
+            / max(1, sum(row))
+            for label, row in zip(labels, self.confusion, strict=True)
+        }
+
     def as_json(self) -> dict[str, Any]:
         """Make a JSON tree."""
         answered = {"answered": asdict(self.answered)} if self.answered is not None else {}
@@ -88,6 +103,7 @@ class Figures:
                 for label, one in self.per_class.items()
             },
             "confusion": [list(row) for row in self.confusion],
+            "wrongly_called_angry_or_sad": self.wrongly_hurtful,
             "ece": self.ece,
         }
 

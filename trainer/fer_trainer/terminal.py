@@ -174,10 +174,10 @@ def print_figures(one: Evaluation) -> None:
     print(f"  accuracy  {whole.accuracy:.4f}  (95 %: {low:.4f} to {high:.4f})")
     print(f"            {apart.accuracy:.4f}  without images that also stand in training")
     print(f"  macro-F1  {whole.macro_f1:.4f}   ECE {whole.ece:.4f} at T = {one.temperature}")
-    print("  class      precision  recall      F1  images")
+    print("  class      precision  recall      F1  images  wrongly called angry or sad")
     for label, each in whole.per_class.items():
         print(f"  {label:10} {each.precision:9.3f} {each.recall:7.3f} {each.f1:7.3f} "
-              f"{each.support:7,}")  # fmt: skip
+              f"{each.support:7,}  {whole.wrongly_hurtful[label]:.1%}")  # fmt: skip
 
 
 def measure_rows(
