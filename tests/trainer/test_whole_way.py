@@ -296,15 +296,33 @@ def fer_train(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProc
         [sys.executable, "-m", "fer_trainer", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
         check=False,
     )
     assert done.returncode == code, done.stderr
     return done
 
 
-def test_commands_go_the_whole_way(fer2013_archive: Path, tmp_path: Path) -> None:
+def in_process(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str | Path
+) -> str:
+    """Run a command without a new process, for what does not depend on one; stdout."""
+    monkeypatch.setattr("sys.argv", ["fer-train", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = capsys.readouterr()
+    assert ended.value.code == 0, told.err
+    return told.out
+
+
+@pytest.mark.timeout(900)
+def test_commands_go_the_whole_way(
+    fer2013_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     data = ("--data", fer2013_archive, "--any-counts")
+    prepared = json.loads(in_process(capsys, monkeypatch, "prepare", *data, "--json"))
+    assert prepared["images"] == 70 + 35 + 28
     run, targets = tmp_path / "student", tmp_path / "targets.npz"
     quick = ("--recipe", "tests-smoke", "--threads", "1")
     fer_train("teacher", *data, *quick, "--out", tmp_path / "teacher", "--write-targets", targets)
@@ -316,6 +334,17 @@ def test_commands_go_the_whole_way(fer2013_archive: Path, tmp_path: Path) -> Non
     manifest = read_manifest(model / "manifest.json")
     assert judged["accuracy"] == pytest.approx(manifest.metrics[0].accuracy, abs=1e-4)
     assert judged["n"] == 28
+    of_file, of_run = (
+        json.loads(in_process(capsys, monkeypatch, "evaluate", path, *data, "--json"))
+        for path in (targets, tmp_path / "teacher")
+    )
+    assert of_file["evaluations"][0]["confusion"] == of_run["evaluations"][0]["confusion"]
+    in_process(capsys, monkeypatch, "quantize", model, *data, "--crops", "28", "--limit", "100")
+    assert len(read_manifest(model / "manifest.json").files) == 3
+    classifier = CropClassifier(
+        OnnxSession(model / "model.int8.onnx"), read_manifest(model / "manifest.json")
+    )
+    assert classifier.probs(np.zeros((2, 1, 48, 48), np.uint8)).shape == (2, 7)
 
 
 def test_errors_end_in_two_lines_and_their_code(fer2013_archive: Path, tmp_path: Path) -> None:
@@ -345,6 +374,8 @@ def test_errors_end_in_two_lines_and_their_code(fer2013_archive: Path, tmp_path:
         ("baselines --data {data} --any-counts --seeds 1,x", 2, "is no list of numbers"),
         ("report --results {table}", 1, "is no results file"),
         ("report --results {gone} --out {file}", 75, "File exists"),
+        ("evaluate {npz} --data {data} --any-counts", 78, "is no targets file"),
+        ("baselines --data {data} --any-counts --only vgg", 78, "there is no row 'vgg'"),
     ],
 )
 def test_bad_input_ends_in_one_sentence_one_remedy_and_its_code(
@@ -353,7 +384,11 @@ def test_bad_input_ends_in_one_sentence_one_remedy_and_its_code(
 ) -> None:  # fmt: skip
     table = tmp_path / "fer2013.csv"
     table.write_text("emotion,pixels,Usage\n0,1 2 3,Training\n")
-    places = {"data": fer2013_archive, "run": run.folder, "table": table, "file": table}
+    npz = tmp_path / "targets.npz"
+    npz.write_bytes(b"nothing")
+    places = {
+        "data": fer2013_archive, "run": run.folder, "table": table, "file": table, "npz": npz,
+    }  # fmt: skip
     filled = [word.format(**places, gone=tmp_path / "gone") for word in words.split()]
     monkeypatch.setattr("sys.argv", ["fer-train", *filled])
     with pytest.raises(SystemExit) as ended:
