@@ -33,6 +33,7 @@ from fer_trainer.terminal import (
     WeightsOption,
     changes_of,
     choose_recipe,
+    labels_from,
     measure_rows,
     noise_of,
     print_figures,
@@ -103,9 +104,9 @@ def prepare(
     from fer_trainer.data.faceset import Split
     from fer_trainer.data.open import open_faces
 
-    recipe = choose_recipe("best", [f"data.targets={targets}"])
+    section = labels_from(targets)
     source = source_of(data, kind, votes, label_map, any_counts=any_counts, limit=0)
-    faces = open_faces(source, recipe.data)
+    faces = open_faces(source, section)
     found = find_duplicates(faces)
     counts = {
         split.name.lower(): {
@@ -288,8 +289,7 @@ def evaluate(
     found = []
     for path in paths:
         subject = judge.open_subject(path)
-        asked = [f"data.targets={targets}"]
-        section = choose_recipe("best", asked).data if targets else subject.data
+        section = labels_from(targets) if targets else subject.data
         found.append(
             judge.evaluate(
                 subject,

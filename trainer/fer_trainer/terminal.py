@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fer_trainer.data.open import Source
     from fer_trainer.evaluate import Evaluation
     from fer_trainer.loop import Listener
-    from fer_trainer.recipe import Recipe
+    from fer_trainer.recipe import DataSection, Recipe
     from fer_trainer.tables import Row
 
 DataOption = Annotated[Path, typer.Option("--data", help="Data set: file, archive or folder.")]
@@ -92,6 +92,17 @@ def changes_of(settings: list[str] | None, *, epochs: int, compiled: bool) -> di
     if compiled:
         changes["train.compile"] = True
     return changes
+
+
+def labels_from(targets: str) -> DataSection:
+    """Say which labels are wanted, where no recipe does.
+
+    Raises:
+        RecipeError: there are no such targets.
+    """
+    from fer_trainer.recipe import Recipe
+
+    return Recipe(name="--targets").with_({"data.targets": targets}).data
 
 
 def source_of(
