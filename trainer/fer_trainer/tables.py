@@ -42,8 +42,12 @@ def _zoo(name: str) -> dict[str, Any]:
 
 _STUDENT = {"network.name": "student", "network.weights": "scratch"}
 
-_TANG = {**_zoo("vgg-48"), "network.width": 32, "loss.name": "squared-hinge"}
-"""Tang's network was a plain CNN; the linear SVM is its last layer under the squared hinge loss."""
+_TANG = {
+    **_zoo("vgg-48"), "network.width": 32, "loss.name": "squared-hinge", "optim.lr": 0.01,
+}  # fmt: skip
+"""Tang's network was a plain CNN; the linear SVM is its last layer under the squared hinge loss,
+whose gradients are several times those of cross-entropy: at a rate of 0.05 it left 197 in 3 steps.
+"""
 
 BASELINES = (
     Row("lbp-svm", "LBP + SVM", 48.0, classical="lbp"),
