@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from fer_agent.config import AgentConfig
 from fer_agent.config_problems import (
     ENV_PREFIX,
+    NO_FILE,
     Key,
     Origins,
     explain,
@@ -185,7 +186,7 @@ def _layers(
     if path is None:
         path = next((place for place in default_places(env) if place.exists()), None)
     tables: dict[str, Any] = {}
-    origins: Origins = {(): str(path) if path else "configuration"}
+    origins: Origins = {(): str(path) if path else NO_FILE}
     if path:
         text = _read_text(path)
         tables = _parse(text, path)

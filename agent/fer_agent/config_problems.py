@@ -32,6 +32,9 @@ Origins: TypeAlias = dict[Key, str]
 """Where each key's value was read: `FILE:LINE`, an environment variable, or the command line."""
 
 ENV_PREFIX = "FER_AGENT__"
+NO_FILE = "no configuration file"
+"""Stands for a file's name where there is none."""
+
 ANY_NAME = "*"
 """Stands for a name that the user chooses, as the camera's in `camera.*.source`."""
 
@@ -100,11 +103,15 @@ def without_credentials(text: str) -> str:
 
 
 def explain(error: ValidationError, origins: Origins) -> ConfigError:
-    """Turn all that pydantic found into one error: the first problem first, then the others."""
+    """Turn all that pydantic found into one error, a line and a remedy for each problem."""
     problems = [_problem(detail, origins) for detail in error.errors(include_url=False)]
-    first, *others = dict.fromkeys(problems)
-    lines = [first[0]] + [f"{sentence} ({remedy})" for sentence, remedy in others]
-    return ConfigError("\n".join(lines), remedy=first[1])
+    problems = list(dict.fromkeys(problems))
+    if len(problems) == 1:
+        return ConfigError(problems[0][0], remedy=problems[0][1])
+    remedy = f"correct these {len(problems)}, then try `fer-agent config validate`"
+    if origins[()] == NO_FILE:
+        remedy = "write a file that has them: `fer-agent config init` makes one to fill in"
+    return ConfigError("\n".join(f"{what} ({how})" for what, how in problems), remedy=remedy)
 
 
 def unreadable(path: Path, error: OSError | UnicodeDecodeError) -> ConfigError:
@@ -159,6 +166,8 @@ def _problem(detail: ErrorDetails, origins: Origins) -> tuple[str, str]:
 
 def _sentence(key: Key, kind: str, detail: ErrorDetails) -> str:
     name = f"`{'.'.join(key)}`"
+    if key and key[-1].isdigit() and field_of(key[:-1]) is not None:
+        name = f"number {int(key[-1]) + 1} of `{'.'.join(key[:-1])}`"
     if kind == "extra_forbidden":
         return f"there is no key {name}"
     if kind == "missing" and key != ("camera",):
@@ -171,7 +180,7 @@ def _sentence(key: Key, kind: str, detail: ErrorDetails) -> str:
         words = "must be a short name of small letters, digits and hyphens"
     else:
         plain = re.sub(r"^(Input|String|Dictionary|List|Tuple) should ", "must ", detail["msg"])
-        words = _PLAIN_WORDS.get(kind, plain)
+        words = _PLAIN_WORDS.get(kind, plain).replace(" after validation", "")
     return f"{name} {words}{_but_is(key, detail['input'])}"
 
 
@@ -179,18 +188,23 @@ def _but_is(key: Key, value: Any) -> str:
     if isinstance(value, (dict, list)) or value == "" or "password" in key[-1]:
         return ""
     shown = without_credentials(value) if isinstance(value, str) else value
-    text = str(shown).lower() if isinstance(shown, bool) else repr(shown)
-    return f", not {text[:_SHOWN_CHARACTERS]}"
+    return f", not {_toml_like(shown)[:_SHOWN_CHARACTERS]}"
+
+
+def _toml_like(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _remedy(key: Key, kind: str, where: str) -> str:
     field = field_of(key)
+    if field is None and key:
+        field = field_of(key[:-1])  # one item of a list
     if kind == "extra_forbidden":
         return _did_you_mean(key, where)
     if key == ("deployment", "context"):
         return (
-            f"set it to one of {', '.join(PERMITTED_CONTEXTS)}; workplace and education need "
-            "`deployment.medical_or_safety_justification`"
+            f"set it, or --context, to one of {', '.join(PERMITTED_CONTEXTS)}; workplace and "
+            "education need `deployment.medical_or_safety_justification`"
         )
     if key[0] == "camera" and (len(key) == 1 or field is None):
         return 'give each camera a table of its own: [camera.front] with source = "/dev/video0"'
@@ -201,7 +215,7 @@ def _remedy(key: Key, kind: str, where: str) -> str:
         refused = f"correct it, or see what else it takes: {field.description}"
         return refused if kind == "value_error" else example
     default = field.get_default(call_default_factory=False)
-    shown = "" if default is None or field.default_factory else f", which is {default!r}"
+    shown = "" if default is None or field.default_factory else f", which is {_toml_like(default)}"
     return f"correct it, or leave it out for the default{shown}"
 
 

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 
-_START_TIMEOUT_S = 10.0
+_START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 5.0
 _GOODBYES_S = 1.0
 """How long clients may take to hang up before the broker ends."""

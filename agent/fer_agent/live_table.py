@@ -216,9 +216,14 @@ def _headline(name: str, device: _Device) -> str:
         lines[0] += f" · {_plain(model.name)} · context {_plain(device.info.deployment_context)}"
     if device.health is not None:
         lines.append(f"  {_health_text(device.health)}")
-    lines += [_camera_line(camera_name, camera) for camera_name, camera in device.cameras.items()]
+    if not _is_gone(device):  # what its cameras said last means nothing now
+        lines += [_camera_line(name, camera) for name, camera in device.cameras.items()]
     lines += [f"  [red]{_plain(alert.text)}[/]" for alert in device.alerts.values()]
     return "\n".join(lines)
+
+
+def _is_gone(device: _Device) -> bool:
+    return device.status is not None and device.status.state in {"stopped", "offline"}
 
 
 def _camera_line(name: str, camera: _Camera) -> str:
@@ -226,20 +231,18 @@ def _camera_line(name: str, camera: _Camera) -> str:
     if camera.status is not None:
         state = camera.status.state.value
         reason = f" ({_plain(camera.status.reason)})" if camera.status.reason else ""
-    return (
-        f"  camera {name} [{_COLOURS.get(state, 'white')}]{state}[/]{reason}"
-        f" · sees {_emotion(camera.emotion or 'nobody')}"
-    )
+    sees = f" · sees {_emotion(camera.emotion or 'nobody')}" if state == "online" else ""
+    return f"  camera {name} [{_COLOURS.get(state, 'white')}]{state}[/]{reason}{sees}"
 
 
 def _tracks_table(device: _Device) -> Table:
-    stopped = device.status is not None and device.status.state in {"stopped", "offline"}
+    left = _is_gone(device)
     table = _new_table("Faces")
     for column in ("camera", "track", "emotion", "confidence", "there", "then"):
         table.add_column(column)
     for name, camera in device.cameras.items():
         for track, event in camera.tracks.items():
-            data, gone = event.data, stopped or _kind(event) == "ended"
+            data, gone = event.data, left or _kind(event) == "ended"
             others = sorted(data.probabilities.items(), key=lambda item: -item[1])[1:3]
             table.add_row(
                 name,

@@ -330,9 +330,9 @@ def parse_manifest(content: object, *, where: str) -> Manifest | DetectorManifes
         return _ANY_MANIFEST.validate_python(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        path = ".".join(str(step) for step in first["loc"] if step not in _TASKS) or "manifest"
+        path = ".".join(str(step) for step in first["loc"] if step not in _TASKS)
         raise ModelContractError(
-            f"{where}: {path}: {first['msg']}",
+            f"{where}: {path and path + ': '}{first['msg'].removeprefix('Value error, ')}",
             remedy="reinstall the model, or export it again with `fer-train export`",
         ) from error
 

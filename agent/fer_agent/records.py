@@ -101,10 +101,12 @@ class CameraStatus:
     Attributes:
         state: online once the first frame came, offline while frames stay away, or disabled.
         reason: why, as one plain sentence without credentials; empty when online.
+        remedy: what to do about it, for the log and the alert; empty when nothing is.
     """
 
     state: CameraState
     reason: str = ""
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,9 @@ class _Worker:
         try:
             self.pipeline.run()
         except BaseException as error:  # noqa: BLE001 - thread boundary: Agent.run raises it again
-            logger.error("camera %s ended: %s", self.name, error)  # noqa: TRY400 - as above
+            # A camera has told its own fault as its status.
+            level = logging.DEBUG if isinstance(error, CameraError) else logging.ERROR
+            logger.log(level, "camera %s ended: %s", self.name, error)
             self.error = error
         finally:
             self.ended = True

@@ -151,6 +151,8 @@ def test_wrong_type_names_line_type_and_value(write: Any) -> None:
         ("[camera.side]\nfps = 10.0", "`camera.side.source` is missing"),
         ("[camera]\nsource = 'x'", "`camera.source` must be a table, not 'x'"),
         ("[[tracker]]\nmin_iou = 0.1", "`tracker` must be a table"),
+        ("roi = [0, 0, 1.5, 1]", "number 3 of `camera.front.roi` must be less than or equal to 1"),
+        ("roi = [0, 0.5]", "`camera.front.roi` must have at least 4 items"),
     ],
 )
 def test_wrong_values_are_explained_in_plain_words(write: Any, text: str, words: str) -> None:
@@ -159,12 +161,21 @@ def test_wrong_values_are_explained_in_plain_words(write: Any, text: str, words:
     assert re.match(r".*config\.toml:[67]: ", str(error))
 
 
-def test_all_problems_are_told_at_once_the_first_one_first(write: Any) -> None:
+def test_all_problems_are_told_at_once_each_with_its_remedy(write: Any) -> None:
     error = refuse(write(GOOD + "[detector]\nscore = 2\n[smoother]\ndwel_s = 1\n"))
     first, second = str(error).splitlines()
     assert "detector.score" in first
+    assert "which is 0.6" in first
     assert "dwel_s" in second
     assert "did you mean `smoother.dwell_s`?" in second
+    assert "config validate" in error.remedy
+
+
+def test_a_wrong_item_of_a_list_is_mended_in_that_list(write: Any) -> None:
+    error = refuse(write(GOOD + "roi = [0, 0, 1.5, 1]\nloop = 3\n"))
+    roi, loop = str(error).splitlines()
+    assert "leave it out for the default" in roi
+    assert "which is false" in loop
 
 
 def test_missing_context_lists_the_choices(write: Any) -> None:
@@ -176,8 +187,9 @@ def test_missing_context_lists_the_choices(write: Any) -> None:
 
 def test_missing_cameras_and_context_without_any_file(tmp_path: Path) -> None:
     error = refuse(env={"XDG_CONFIG_HOME": str(tmp_path)})
-    assert str(error).startswith("configuration: `deployment.context` is missing")
+    assert str(error).startswith("no configuration file: `deployment.context` is missing")
     assert "no camera is configured" in str(error)
+    assert "fer-agent config init" in error.remedy
 
 
 def test_workplace_is_refused_with_its_line(write: Any) -> None:

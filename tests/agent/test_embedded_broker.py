@@ -27,7 +27,7 @@ def test_it_carries_a_message_from_one_client_to_another() -> None:
         client.connect("127.0.0.1", urlsplit(broker.uri).port or 0)
         client.loop_start()
 
-        assert arrived.get(timeout=10) == b"here"
+        assert arrived.get(timeout=60) == b"here"
 
         client.disconnect()
         client.loop_stop()

@@ -154,7 +154,23 @@ def test_states_and_words_are_told_once() -> None:
     ]
     text = drawn(table)
     assert "kitchen online" in text
-    assert "camera front offline (no cable [at all]) · sees sad" in text
+    assert "camera front offline (no cable [at all])" in text
+
+
+def test_a_camera_sees_somebody_only_while_it_and_its_device_are_there() -> None:
+    table = LiveTable("")
+
+    def tell(kind: Kind, state: str, name: str = "", **more: Any) -> str:
+        said = CameraStatusPayload if name else StatusPayload
+        table.take(message(kind, said(state=state, since=NOW, **more).encode(), name))
+        return drawn(table)
+
+    table.take(message(Kind.EMOTION, b"happy", "front"))
+    assert "online · sees happy" in tell(Kind.CAMERA_STATUS, CameraState.ONLINE, "front", reason="")
+    offline = tell(Kind.CAMERA_STATUS, CameraState.OFFLINE, "front", reason="unplugged")
+    assert "camera front offline (unplugged)" in offline
+    assert "sees" not in offline
+    assert "camera front" not in tell(Kind.STATUS, "stopped", session=SESSION)
 
 
 def test_health_shows_what_is_known_and_nothing_else() -> None:

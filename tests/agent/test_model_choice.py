@@ -287,7 +287,7 @@ def test_an_interrupted_build_leaves_nothing(
         seen += process.stderr.read(1)
         assert process.poll() is None, seen
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode not in (0, 70)
     folder = record.path_of(model.folder.parent, NAME).parent
     assert [path.suffix for path in folder.iterdir()] == [".lock"]
@@ -295,6 +295,6 @@ def test_an_interrupted_build_leaves_nothing(
 
 def test_an_unknown_model_is_named(start: Callable[..., subprocess.Popen[str]]) -> None:
     process = start("--model", "huge")
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 78
     assert "no model named 'huge'" in stderr

@@ -106,7 +106,7 @@ def test_a_precision_that_is_not_there_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"labels": ["happy", "cheerful"]}, "cheerful"),
+        ({"labels": ["happy", "cheerful"]}, r"manifest\.json: labels \['cheerful'\]"),
         ({"labels": ["happy", "happy"]}, "twice"),
         ({"colour": "rgb"}, "colour"),
         ({"input": {"shape": ["N", 3, 48, 48]}}, "input"),

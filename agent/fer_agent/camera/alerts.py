@@ -35,7 +35,8 @@ def with_alert(
     def listen(status: CameraStatus) -> None:
         on_status(status)
         if status.state is CameraState.OFFLINE:
-            board.raise_alert(alert_id, f"camera {camera}: {status.reason}")
+            text = "; ".join(filter(None, (status.reason, status.remedy)))
+            board.raise_alert(alert_id, f"camera {camera}: {text}")
         else:
             board.clear_alert(alert_id)
 

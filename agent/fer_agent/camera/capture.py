@@ -29,6 +29,7 @@ OPEN_S = 10.0
 a picture that stands alone every few seconds only, and a Pi camera's libcamera starts slowly."""
 
 SILENT = "no pictures come from the camera"
+SILENT_REMEDY = "check the camera's cable and power; it is being opened again"
 
 
 class FrameSource(Protocol):
@@ -60,6 +61,11 @@ class FrameSource(Protocol):
     def close(self) -> None:
         """Release the device or file; harmless when nothing is open."""
         ...
+
+
+def offline(error: CameraError) -> CameraStatus:
+    """Return what the world is told of a fault."""
+    return CameraStatus(CameraState.OFFLINE, str(error), error.remedy)
 
 
 class Counter:
@@ -192,10 +198,7 @@ class CaptureThread:
 
     def _complain_if_quiet(self, quiet_since_s: float) -> None:
         if self._live and time.monotonic() - quiet_since_s > self._deadline_s:
-            raise CameraError(
-                SILENT,
-                remedy="check the camera's cable and power; it is being opened again",
-            )
+            raise CameraError(SILENT, remedy=SILENT_REMEDY)
 
     def _hand_over(self, item: Frame | Gap) -> None:
         if self._stopped.is_set():  # left behind or closed during the call
@@ -212,7 +215,7 @@ class CaptureThread:
     def _report(self, error: CameraError) -> None:
         logger.debug("camera thread %s: %s", self._thread.name, error)
         if not self._stopped.is_set():
-            self._mailbox.put(CameraStatus(CameraState.OFFLINE, str(error)))
+            self._mailbox.put(offline(error))
 
     def _finish(self, error: BaseException | None) -> None:
         if not self._stopped.is_set():

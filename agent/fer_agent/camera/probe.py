@@ -25,6 +25,9 @@ SMALLEST_DETECTED_PX = 12.0
 CROP_PX = 48.0
 """Height of a face below which the emotion is read from fewer pixels than the network takes."""
 
+FIRST_PICTURE_S = 15.0
+"""Time for the first picture: a network camera may take ten seconds to open, or to say why not."""
+
 _DARK, _BRIGHT, _BLURRED, _LATE = 40.0, 215.0, 40.0, 0.8
 
 
@@ -103,14 +106,15 @@ def probe(
     Raises:
         CameraError: no picture came, and why.
     """
-    faults: list[str] = []
+    faults: list[CameraStatus] = []
 
     def on_status(status: CameraStatus) -> None:
         if status.state is CameraState.OFFLINE:
-            faults.append(status.reason)
+            faults.append(status)
             camera.close()
 
-    camera = make_camera(name, config, on_status)
+    patient = config.model_copy(update={"gap_s": max(config.gap_s, FIRST_PICTURE_S)})
+    camera = make_camera(name, patient, on_status)
     samples = _Samples()
     try:
         for item in camera.frames():
@@ -122,14 +126,14 @@ def probe(
         camera.close()
     frame = samples.last
     if frame is None:
-        raise CameraError(
-            faults[0] if faults else f"the camera {name} gave no picture",
-            remedy="run `fer-agent camera list` to see what is there and what it offers",
-        )
+        reason = faults[0].reason if faults else f"the camera {name} gave no picture"
+        remedy = "run `fer-agent camera list` to see what is there and what it offers"
+        raise CameraError(reason, remedy=(faults[0].remedy if faults else "") or remedy)
     wanted = None if backend_of(config.source) in ("replay", "stream") else config.fps
     faces = None if detector is None else _face_heights(detector, frame)
     dropped = camera.stats().dropped
-    return samples.report(dropped, long_side, faces, wanted, tuple(faults)), frame
+    reasons = tuple(fault.reason for fault in faults)
+    return samples.report(dropped, long_side, faces, wanted, reasons), frame
 
 
 class _Samples:

@@ -8,7 +8,14 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from fer_agent.camera.capture import SILENT, CaptureThread, Counter, FrameSource
+from fer_agent.camera.capture import (
+    SILENT,
+    SILENT_REMEDY,
+    CaptureThread,
+    Counter,
+    FrameSource,
+    offline,
+)
 from fer_agent.camera.frozen import FrozenPicture
 from fer_agent.camera.mailbox import Closed, Mailbox
 from fer_agent.errors import CameraError
@@ -97,7 +104,7 @@ class ThreadedCamera:
             except Closed:
                 return
             except CameraError as error:
-                self._tell(CameraStatus(CameraState.OFFLINE, str(error)))
+                self._tell(offline(error))
                 raise
             now_s = time.monotonic()
             self.turns += self._live or not self._worker.is_stuck()
@@ -152,13 +159,14 @@ class ThreadedCamera:
         if status.state is CameraState.ONLINE:
             logger.info("camera %s is online", self.name)
         else:
-            logger.warning("camera %s is offline: %s", self.name, status.reason)
+            what = "; ".join(filter(None, (status.reason, status.remedy)))
+            logger.warning("camera %s is offline: %s", self.name, what)
         self._on_status(status)
 
     def _lost(self) -> str:
         """Say why there are no frames; a fault that was already told explains more."""
         if self._status is None or self._status.state is CameraState.ONLINE:
-            self._tell(CameraStatus(CameraState.OFFLINE, SILENT))
+            self._tell(CameraStatus(CameraState.OFFLINE, SILENT, SILENT_REMEDY))
         return self._status.reason if self._status else ""
 
     def _replace_if_stuck(self) -> None:
@@ -167,12 +175,13 @@ class ThreadedCamera:
         if not worker.is_stuck():
             return
         self._stuck = [one for one in self._stuck if one.is_alive()]
-        reason = "a call to the camera's driver does not return"
+        reason, remedy = "a call to the camera's driver does not return", SILENT_REMEDY
         if len(self._stuck) >= MAX_STUCK:
-            reason += ", nor do those that replaced it; reconnect the camera or restart the device"
-            self._tell(CameraStatus(CameraState.OFFLINE, reason))
+            reason += ", nor do those that replaced it"
+            remedy = "reconnect the camera or restart the device"
+            self._tell(CameraStatus(CameraState.OFFLINE, reason, remedy))
             return
-        self._tell(CameraStatus(CameraState.OFFLINE, reason))
+        self._tell(CameraStatus(CameraState.OFFLINE, reason, remedy))
         worker.stop()
         self._stuck.append(worker)
         with self._lock:

@@ -47,12 +47,12 @@ def live_view(
     elif not sys.stdout.isatty():
         yield print_line
     else:
-        from rich.live import Live
+        from fer_agent.live_screen import live_screen
 
         def draw(arrived: Received | LinkNews) -> None:
             table.take(arrived)
 
-        with Live(get_renderable=table.render, refresh_per_second=8):
+        with live_screen(table.render):
             yield draw
 
 

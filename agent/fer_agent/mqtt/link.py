@@ -343,9 +343,11 @@ def _unreachable(settings: BrokerSettings, error: Exception) -> BrokerError:
             f"the certificate of the broker at {settings} is not trusted: {error.verify_message}",
             remedy="set `mqtt.ca_file` to the CA that signed it, and check the device's clock",
         )
-    if isinstance(error, ssl.SSLError):
+    hung_up = settings.tls is not None and isinstance(error, ConnectionResetError)
+    if isinstance(error, ssl.SSLError) or hung_up:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         return BrokerError(
-            f"no TLS with the broker at {settings}: {error.reason or error}",
+            f"no TLS with the broker at {settings}: {reason}",
             remedy="check that this port speaks TLS; mqtt:// is for ports without",
         )
     what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

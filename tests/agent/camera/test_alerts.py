@@ -21,7 +21,7 @@ def test_the_alert_stands_exactly_while_the_camera_is_offline() -> None:
     statuses = [
         CameraStatus(CameraState.ONLINE),
         CameraStatus(CameraState.OFFLINE, "unplugged"),
-        CameraStatus(CameraState.OFFLINE, "in use"),
+        CameraStatus(CameraState.OFFLINE, "in use", "stop the other program"),
         CameraStatus(CameraState.ONLINE),
     ]
     standing = []
@@ -32,7 +32,7 @@ def test_the_alert_stands_exactly_while_the_camera_is_offline() -> None:
     assert standing == [
         {},
         {"camera-door": "camera door: unplugged"},
-        {"camera-door": "camera door: in use"},
+        {"camera-door": "camera door: in use; stop the other program"},
         {},
     ]
 

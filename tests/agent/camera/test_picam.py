@@ -170,7 +170,7 @@ def test_a_failing_capture_is_a_fault(world: fake_picamera2.World) -> None:
 def test_a_wedged_libcamera_is_restarted(world: fake_picamera2.World) -> None:
     statuses: list[CameraStatus] = []
     camera = ThreadedCamera(
-        source(), name="pi", gap_s=0.5, live=True, on_status=statuses.append, deadline_s=1
+        source(), name="pi", gap_s=0.5, live=True, on_status=statuses.append, deadline_s=3
     )
     frames = camera.frames()
     next(frames)
@@ -178,8 +178,9 @@ def test_a_wedged_libcamera_is_restarted(world: fake_picamera2.World) -> None:
     next(item for item in frames if isinstance(item, Gap))
     next(item for item in frames if isinstance(item, Frame))
     camera.close()
-    # On a busy machine the first picture may take longer than the gap.
-    assert [status.state.value for status in statuses][-3:] == ["online", "offline", "online"]
+    # On a busy machine the first picture may take longer than the gap, and reasons may change.
+    states = [state for state, _ in itertools.groupby(status.state.value for status in statuses)]
+    assert states[-3:] == ["online", "offline", "online"]
     assert world.cameras[0].is_closed
 
 

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from scripted_source import ScriptedSource, picture
 
+from fer_agent.camera import probe as module
 from fer_agent.camera.probe import CameraReport, probe, save_picture
+from fer_agent.camera.threaded import ThreadedCamera
 from fer_agent.config import CameraConfig
 from fer_agent.errors import CameraError
 from fer_agent.records import Faces, Frame
@@ -75,8 +80,28 @@ def test_the_time_asked_for_is_enough(tmp_path: Path) -> None:
 
 def test_a_camera_that_is_not_there_ends_the_probe_with_the_reason() -> None:
     config = CameraConfig(source="/dev/video63")
-    with pytest.raises(CameraError, match="there is no camera at /dev/video63"):
+    with pytest.raises(CameraError, match="there is no camera at /dev/video63") as caught:
         probe("tried", config, seconds=60, long_side=320)
+    assert "camera list" in caught.value.remedy
+
+
+def test_a_camera_that_opens_slowly_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = ScriptedSource([picture(captured_ns=1), picture(captured_ns=2)])
+    slow.open = lambda: time.sleep(0.3) or ScriptedSource.open(slow)  # type: ignore[method-assign, func-returns-value]
+
+    def make_camera(name: str, config: CameraConfig, on_status: Any) -> ThreadedCamera:
+        return ThreadedCamera(slow, name=name, gap_s=config.gap_s, live=True, on_status=on_status)
+
+    monkeypatch.setattr(module, "make_camera", make_camera)
+    report, _ = probe("slow", CameraConfig(source="x", gap_s=0.05), seconds=0.0, long_side=320)
+    assert report.faults == ()
+
+
+def test_the_remedy_is_the_faults_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+    with pytest.raises(CameraError, match="need picamera2") as caught:
+        probe("pi", CameraConfig(source="picam:0"), seconds=60, long_side=320)
+    assert "python3-picamera2" in caught.value.remedy
 
 
 def test_a_picture_is_saved_where_it_was_asked_for(tmp_path: Path) -> None:

@@ -86,19 +86,21 @@ def test_rtsp_takes_the_password_from_a_file(guarded: str, tmp_path: Path) -> No
 
 
 def test_each_way_a_stream_can_fail_has_its_own_words(
-    rtsp: str, guarded: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: Any
+    rtsp: str,
+    guarded: str,
+    port: int,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: Any,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     (tmp_path / "wrong").write_text("wr0ng-s3cret")
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        closed = f"rtsp://127.0.0.1:{unused.getsockname()[1]}/ball"
     wrong = StreamSource(guarded, username="me", password_file=tmp_path / "wrong")
     for source, words in (
         (wrong, "refused the user name or password"),
         (StreamSource(guarded), "wants a user name and password"),
         (StreamSource(rtsp + "/nothing"), "has no stream at"),
-        (StreamSource(closed), "nothing listens on port"),
+        (StreamSource(f"rtsp://127.0.0.1:{port}/ball"), "nothing listens on port"),
         (StreamSource("rtsp://no-such-host.invalid/x"), "there is no host called"),
         (StreamSource("rtsp://host:99999/x"), "is no address of a stream"),
     ):

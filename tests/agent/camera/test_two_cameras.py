@@ -53,7 +53,9 @@ def config_file(folder: Path, shared: Path, broker: str, ports: dict[str, int]) 
         f'[detector]\nmodel_file = "{shared / "models" / "yunet_s_dynamic.onnx"}"',
         "[smoother]\nupdate_s = 1.0",
         *(
-            f'[camera.{name}]\nsource = "http://127.0.0.1:{port}/video"\nfrozen_s = 0.0'
+            f'[camera.{name}]\nsource = "http://127.0.0.1:{port}/video"\nfrozen_s = 0.0\n'
+            # On a busy machine pictures may stay away from the steady camera too for a moment.
+            f"gap_s = {60.0 if name == 'steady' else 2.0}"
             for name, port in ports.items()
         ),
     ]
@@ -86,20 +88,22 @@ def test_a_killed_camera_comes_back_while_the_other_goes_on(
             path = config_file(tmp_path, shared, hub.broker.uri, ports)
             agent = stack.enter_context(running(path, tmp_path))
             wait_for(lambda: told("steady").count("started") == 2)
-            wait_for(lambda: told("killed").count("started") == 2)
+            wait_for(lambda: told("killed").count("started") >= 2)
         wait_for(lambda: state("killed") == ["offline"])
         wait_for(lambda: hub.listener.last("alerts/camera-killed"))
-        wait_for(lambda: told("killed").count("ended") == 2)
+        wait_for(lambda: told("killed").count("ended") == told("killed").count("started"))
         before = len(events("steady"))
         wait_for(lambda: len(events("steady")) > before + 2)  # it goes on meanwhile
+        gone = told("killed").count("started")
         with web_camera(clip, 20, port):
             wait_for(lambda: state("killed") == ["online"])
             wait_for(lambda: hub.listener.last("alerts/camera-killed") == b"")
-            wait_for(lambda: told("killed").count("started") == 4)
+            wait_for(lambda: told("killed").count("started") >= gone + 2)
             agent.terminate()
             _, stderr = agent.communicate(timeout=120)
     assert agent.returncode == 0, stderr
-    wait_for(lambda: told("steady").count("ended") == 2)
+    assert "not delivered" not in stderr
+    wait_for(lambda: told("steady").count("ended") >= 2)
     # The same two people all the time, and no event lost.
     assert {event["subject"] for event in events("steady")} == {"1", "2"}
     assert told("steady").count("started") == 2

@@ -19,14 +19,17 @@ from fer_agent.records import Frame
 def test_the_long_side_is_kept_and_both_are_multiples_of_32(
     frame_size: tuple[int, int], shape: tuple[int, ...]
 ) -> None:
-    luma = np.full(frame_size[::-1], 7, np.uint8)
-    assert Letterbox(frame_size, 320).fill(Frame(luma, 0, 0)).shape == shape
+    letterbox = Letterbox(frame_size, 320)
+    assert letterbox.tensor.shape == shape
+    assert letterbox.input_size == shape[:1:-1]
 
 
 def test_the_picture_lies_in_the_corner_and_the_rest_is_black() -> None:
     bgr = np.zeros((48, 64, 3), np.uint8)
     bgr[:] = (10, 20, 30)
-    tensor = Letterbox((64, 48), 64).fill(Frame(bgr[:, :, 0].copy(), 0, 0, lambda: bgr))
+    letterbox = Letterbox((64, 48), 64)
+    letterbox.fill(Frame(bgr[:, :, 0].copy(), 0, 0, lambda: bgr))
+    tensor = letterbox.tensor
     assert tensor.shape == (1, 3, 64, 64)
     assert [np.unique(plane[:48]).tolist() for plane in tensor[0]] == [[10.0], [20.0], [30.0]]
     assert not tensor[0, :, 48:].any()
@@ -34,10 +37,11 @@ def test_the_picture_lies_in_the_corner_and_the_rest_is_black() -> None:
 
 def test_buffers_are_reused_and_filled_anew() -> None:
     letterbox = Letterbox((64, 64), 64)
-    first = letterbox.fill(Frame(np.full((64, 64), 255, np.uint8), 0, 0))
-    second = letterbox.fill(Frame(np.full((64, 64), 3, np.uint8), 0, 0))
-    assert second is first
-    assert np.unique(second).tolist() == [3.0]
+    first = letterbox.tensor
+    for shade in (255, 3):
+        letterbox.fill(Frame(np.full((64, 64), shade, np.uint8), 0, 0))
+        assert np.unique(letterbox.tensor).tolist() == [float(shade)]
+    assert letterbox.tensor is first
 
 
 def test_points_come_back_to_the_frame() -> None:

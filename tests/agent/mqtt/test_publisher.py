@@ -384,18 +384,21 @@ def test_one_camera_lost_degrades_the_agent_until_it_is_back(
     broker = mosquitto()
     subscriber = subscribe(broker.port)
     with publishing(broker.port) as publisher:
-        front, back, attic = (publisher.camera(name) for name in ("front", "back", "attic"))
-        attic.status(CameraStatus(CameraState.DISABLED, "disabled in the configuration"))
-        front.status(ONLINE)
-        wait_for(lambda: states(subscriber) == ["starting"])
-        for camera, status, last in (
-            (back, ONLINE, "online"),
-            (front, OFFLINE, "degraded"),
-            (front, ONLINE, "online"),
+        cameras = {name: publisher.camera(name) for name in ("front", "back", "attic")}
+        disabled = CameraStatus(CameraState.DISABLED, "disabled in the configuration")
+        for camera, status, agent in (
+            ("attic", disabled, "starting"),
+            ("front", ONLINE, "starting"),
+            ("back", ONLINE, "online"),
+            ("front", OFFLINE, "degraded"),
+            ("front", ONLINE, "online"),
         ):
-            camera.status(status)
-            wait_for(lambda last=last: states(subscriber)[-1:] == [last])
-        assert content(subscriber.on("attic/status")[0])["state"] == "disabled"
+            cameras[camera].status(status)
+            # Only what a topic says last is sent: wait for both before saying more.
+            wait_for(lambda agent=agent: states(subscriber)[-1:] == [agent])
+            own, told = f"{camera}/status", status.state.value
+            wait_for(lambda own=own, told=told: subscriber.states(own)[-1:] == [told])
+        assert subscriber.states("front/status") == ["online", "offline", "online"]
         assert content(subscriber.on("front/status")[1])["reason"] == "cable pulled"
 
 

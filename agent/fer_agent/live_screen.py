@@ -1,0 +1,80 @@
+"""A live table on the terminal, with the log's lines above it."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager, redirect_stderr
+from typing import IO, TYPE_CHECKING, cast
+
+from rich.file_proxy import FileProxy
+from rich.live import Live
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from threading import RLock
+
+    from rich.console import Console, RenderableType
+
+_FRAMES_PER_S = 8
+
+
+@contextmanager
+def live_screen(
+    render: Callable[[], RenderableType], console: Console | None = None
+) -> Iterator[None]:
+    """Draw what `render` returns again and again, and once more at the end.
+
+    What is written to stderr meanwhile stands above, one line after the other, if it would come out
+    on a terminal; a log that was redirected goes where it was sent.
+
+    Args:
+        render: called from a thread of its own.
+        console: the terminal; by default the one on stdout.
+    """
+    screen = _Screen(
+        console=console,
+        get_renderable=render,
+        refresh_per_second=_FRAMES_PER_S,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    if not sys.stderr.isatty():
+        with screen:
+            yield
+        return
+    with redirect_stderr(cast("IO[str]", _Above(screen, sys.stderr))), screen:
+        yield
+
+
+class _Screen(Live):
+    """A `Live` whose frames and whose lines above never mix."""
+
+    @property
+    def drawing(self) -> RLock:
+        """Held while a frame is drawn."""
+        return self._lock
+
+
+class _Above(FileProxy):
+    """Writes lines above a running screen, and straight to the file before and after.
+
+    rich's own redirection draws in the thread that writes, beside the one that refreshes: both
+    then erase the same old frame, and one of the two new ones stays for good.
+    """
+
+    def __init__(self, screen: _Screen, file: IO[str]) -> None:
+        super().__init__(screen.console, file)
+        self._screen = screen
+
+    def write(self, text: str) -> int:
+        with self._screen.drawing:
+            if self._screen.is_started:
+                return super().write(text)
+            return self.rich_proxied_file.write(text)
+
+    def flush(self) -> None:
+        with self._screen.drawing:
+            if self._screen.is_started:
+                super().flush()
+            else:
+                self.rich_proxied_file.flush()
