@@ -157,11 +157,13 @@ def open_session(name: str, request: Request) -> TypedSession:
 def version(name: str) -> str:
     """Return the version of a runtime that is there, as its package says; empty if it does not."""
     package = find(name).packages[0].partition(".")[0]
-    distributions = importlib.metadata.packages_distributions().get(package, [package])
     try:
-        return importlib.metadata.version(distributions[0])
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return ""
+        pass
+    # Of another name, as onnxruntime-gpu is; looking through all that is installed takes longer.
+    distributions = importlib.metadata.packages_distributions().get(package)
+    return importlib.metadata.version(distributions[0]) if distributions else ""
 
 
 @functools.cache

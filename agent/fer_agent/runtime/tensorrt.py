@@ -7,6 +7,7 @@ thread; callers hand it arrays and get arrays back.
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import logging
 import math
 import weakref
@@ -30,14 +31,18 @@ _REBUILD = "delete it to have it built anew; if that does not help, set the runt
 
 
 def version() -> tuple[int, ...]:
-    """Return TensorRT's version, such as (10, 3, 0).
+    """Return TensorRT's version, such as (10, 3, 0); without loading it where that can be.
 
     Raises:
         ImportError: it is not installed, or its libraries are not.
     """
-    import tensorrt  # noqa: PLC0415  gigabytes of libraries
+    try:
+        text = importlib.metadata.version("tensorrt")
+    except importlib.metadata.PackageNotFoundError:
+        import tensorrt  # noqa: PLC0415  gigabytes of libraries
 
-    return tuple(int(part) for part in tensorrt.__version__.split(".")[:3])
+        text = str(tensorrt.__version__)
+    return tuple(int(part) for part in text.split(".")[:3])
 
 
 @functools.cache
