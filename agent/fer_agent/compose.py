@@ -7,7 +7,6 @@ import logging
 import platform
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from fer_agent import __version__, board, model_store
@@ -21,12 +20,13 @@ from fer_agent.classifier import CropClassifier
 from fer_agent.errors import DownloadError, ModelFileError
 from fer_agent.health import CameraMeter, HealthReporter
 from fer_agent.messages import Identity
-from fer_agent.model_choice.resolve import resolve
+from fer_agent.model_choice.resolve import configured, resolve
 from fer_agent.payloads import InfoPayload, ModelInfo, Models
 from fer_agent.pipeline import Pipeline
 from fer_agent.recorder import Record, RecordingClassifier
 from fer_agent.records import CameraState, CameraStatus, ModelIdentity
-from fer_agent.runtime.onnx import OnnxSession
+from fer_agent.runtime import available
+from fer_agent.runtime.opening import Opener, file_of
 from fer_agent.service import Agent
 from fer_agent.smoother import EmotionSmoother
 from fer_agent.stages import (
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_agent.camera.threaded import ThreadedCamera
-    from fer_agent.config import AgentConfig, CameraConfig, ClassifierConfig, DetectorConfig
+    from fer_agent.config import AgentConfig, CameraConfig, ClassifierConfig
     from fer_agent.model_store import StoredModel
     from fer_agent.mqtt.publisher import MqttPublisher
     from fer_agent.ports import Camera, EmotionClassifier, FaceDetector, Publisher
@@ -67,12 +67,15 @@ class RunOptions:
         max_frames: each camera ends after so many frames; None for all.
         record: JSON-lines file for per-frame results.
         progress: told bytes done and bytes in all while the detector is downloaded.
+        wait_for_engines: whether TensorRT has to be ready first; else ONNX Runtime serves until it
+            is.
     """
 
     publish: bool = True
     max_frames: int | None = None
     record: Path | None = None
     progress: Progress | None = None
+    wait_for_engines: bool = False
 
 
 def build(
@@ -92,17 +95,19 @@ def build(
 
     Raises:
         ModelError: no usable classifier, or YuNet was demanded and cannot be had.
+        ConfigError: a runtime that the configuration names is not on this machine.
         CameraError: a source is of no known kind.
         UsageError: the record cannot be written.
     """
     store = config.models.path or model_store.default_store()
+    opener = Opener(store, wait=options.wait_for_engines)
     models = ModelWatch(
         store,
         config.classifier.model,
-        load=partial(_classifier, config.classifier, store),
+        load=partial(_classifier, config.classifier, opener),
         rules=Rules(confirm_s=config.models.confirm_minutes * 60.0),
     )
-    new_detector, detector_info = _detector(config.detector, store, options.progress)
+    new_detector, detector_info = _detector(config, opener, options.progress)
     identity = Identity.of_this_run(config.device.id)
     publisher = None
     if options.publish:
@@ -133,6 +138,7 @@ def build(
         counters=None if publisher is None else publisher.counters,
     )
     models.serve(health.frames, partial(_tell_classifier, publisher, detector_info))
+    opener.serve(partial(_tell_runtime, publisher))
     return Agent(
         pipelines,
         publisher=publisher,
@@ -150,7 +156,10 @@ def make_detector(config: AgentConfig, progress: Progress | None = None) -> Face
         ModelError: YuNet was demanded and cannot be had.
     """
     store = config.models.path or model_store.default_store()
-    new_detector, _ = _detector(config.detector, store, progress)
+    # Nobody wants an engine built for a few pictures.
+    plain = config.detector.model_copy(update={"runtime": "onnx"})
+    config = config.model_copy(update={"detector": plain})
+    new_detector, _ = _detector(config, Opener(store), progress)
     return new_detector()
 
 
@@ -193,7 +202,7 @@ class _Line:
 
 
 def _detector(
-    config: DetectorConfig, store: Path, progress: Progress | None
+    whole: AgentConfig, opener: Opener, progress: Progress | None
 ) -> tuple[Callable[[], FaceDetector], ModelInfo | None]:
     """Return what makes a detector for one pipeline, and what to tell of its model.
 
@@ -203,16 +212,22 @@ def _detector(
     from fer_agent.detector.yunet import YuNetDetector
     from fer_agent.detector.yunet_file import locate
 
+    config = whole.detector
     if config.backend == "haar":
         return lambda: HaarDetector(config), None
     try:
-        path = locate(config, store, progress=progress)
+        path = locate(config, opener.store, progress=progress)
     except DownloadError as error:
         if config.backend == "yunet":
             raise ModelFileError(str(error), remedy=error.remedy) from error
         logger.warning("%s; the Haar cascade finds faces instead", error)
         return lambda: HaarDetector(config), None
-    session = OnnxSession(path, threads=config.threads)
+    session = opener.detector(
+        path,
+        runtime=configured(whole).runtime if config.runtime == "auto" else config.runtime,
+        threads=config.threads,
+        long_side=config.long_side,
+    )
     info = ModelInfo(name=path.stem, sha256=model_store.file_sha256(path), precision="fp32")
     return lambda: YuNetDetector(session, config), info
 
@@ -221,16 +236,17 @@ def _smoother(config: AgentConfig) -> EmotionSmoother:
     return EmotionSmoother(config.smoother, abstain_below=config.smoother.abstain_below)
 
 
-def _classifier(config: ClassifierConfig, store: Path, model: StoredModel) -> Ready:
-    """Load a model's file of the configured or measured precision.
+def _classifier(config: ClassifierConfig, opener: Opener, model: StoredModel) -> Ready:
+    """Load a model on the configured or measured runtime, in that precision.
 
     Raises:
         ModelError: the file is not there, not whole, or not what its manifest says.
+        ConfigError: the configured runtime is not on this machine.
     """
     manifest = model.manifest
-    setting = resolve(config, manifest, store)
-    file = manifest.file(setting.precision)
-    session = OnnxSession(model.verified_file(setting.precision), threads=setting.threads)
+    setting = resolve(config, manifest, opener.store)
+    session = opener.model(model, setting)
+    file = file_of(model, setting)
     identity = ModelIdentity(manifest.name, file.sha256, manifest.calibration.abstain_below)
     return Ready(
         classifier=CropClassifier(session, manifest, identity=identity),
@@ -251,6 +267,15 @@ def _tell_classifier(
         publisher.update_info(models=Models(classifier=classifier, detector=detector))
 
 
+def _tell_runtime(publisher: MqttPublisher | None, runtime: str) -> None:
+    if publisher is not None:
+        publisher.update_info(runtime=_runtime_words(runtime))
+
+
+def _runtime_words(name: str) -> str:
+    return f"{available.find(name).title} {available.version(name)}"
+
+
 def _publisher(
     config: AgentConfig, identity: Identity, ready: Ready, detector: ModelInfo | None
 ) -> MqttPublisher:
@@ -261,7 +286,7 @@ def _publisher(
         python_version=platform.python_version(),
         os=platform.platform(),
         board=board.model_name(),
-        runtime=f"ONNX Runtime {version('onnxruntime')}",
+        runtime=_runtime_words("onnx"),
         models=Models(classifier=ready.info, detector=detector),
         cameras=tuple(config.camera),
         config_sha256=hashlib.sha256(config.model_dump_json().encode()).hexdigest(),

@@ -115,8 +115,12 @@ class DisagreementError(ModelContractError):
         self.agreement = agreement
 
 
-def load(path: Path) -> Golden:
+def load(path: Path, least: int = LEAST_INPUTS) -> Golden:
     """Read golden inputs and outputs.
+
+    Args:
+        path: the file.
+        least: fewer inputs are refused.
 
     Raises:
         ModelFileError: the file cannot be read, or is no file of golden inputs.
@@ -141,7 +145,7 @@ def load(path: Path) -> Golden:
         zlib.error,
     ) as error:
         raise _unreadable(path, str(error)) from error
-    if len(golden.input) < LEAST_INPUTS or not golden.outputs:
+    if len(golden.input) < least or not golden.outputs:
         raise _unreadable(
             path, f"it has {len(golden.input)} inputs and {len(golden.outputs)} outputs"
         )

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from fer_agent.crop import crop_faces
-from fer_agent.demo_scene import COLLINS, HOPPER, read_cut_out
+from fer_agent.demo_scene import COLLINS, HOPPER, Pose, Scene, read_cut_out
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _BEHIND = 128
 """Gray behind the cut-out portraits."""
+
+_MULTIPLE = 32
+"""What height and width of a detector's input are multiples of."""
 
 _FRAMINGS = ((0.0, 0.0, 1.1), (0.08, -0.05, 1.0), (-0.06, 0.07, 1.3), (0.0, 0.1, 0.85))
 """Shift right and down, and size of the face's box, in widths of the face."""
@@ -37,6 +40,23 @@ def gray_crops(size: tuple[int, int]) -> NDArray[np.uint8]:
     """
     faces = [_faces(person, size) for person in (COLLINS, HOPPER)]
     return np.concatenate([*faces, _patterns(size)[:, np.newaxis]])
+
+
+def scene(long_side: int) -> NDArray[np.float32]:
+    """Return a picture of both people as a face detector takes it.
+
+    Args:
+        long_side: its width in pixels, a multiple of 32.
+
+    Returns:
+        float32 (1, 3, H, W), BGR in 0 to 255, H about three quarters of W.
+    """
+    width, height = long_side, max(_MULTIPLE, round(long_side * 3 / 4) // _MULTIPLE * _MULTIPLE)
+    picture = Scene().draw_people(
+        [(COLLINS, Pose(190.0, 240.0, 120.0)), (HOPPER, Pose(450.0, 240.0, 120.0))]
+    )
+    scaled = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1)[np.newaxis], np.float32)
 
 
 def _faces(person: Person, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -20,6 +20,7 @@ from fer_agent.model_choice.fingerprint import of_this_board
 from fer_agent.model_choice.record import Choice, Measurement
 from fer_agent.model_choice.resolve import resolve
 from fer_agent.model_choice.setting import PLAIN, Setting
+from fer_agent.runtime.opening import Opener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -235,7 +236,7 @@ def test_what_the_configuration_names_counts_more_than_the_record(model: StoredM
 
 def test_the_agent_loads_the_chosen_file(model: StoredModel) -> None:
     store = recorded(model, INT8)
-    ready = compose._classifier(ClassifierConfig(), store, model)
+    ready = compose._classifier(ClassifierConfig(), Opener(store), model)
     assert ready.info.precision == "int8"
     assert ready.info.sha256 == model.manifest.file("int8").sha256
 

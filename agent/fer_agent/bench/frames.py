@@ -77,7 +77,8 @@ def measure_frames(
             source, name=name, gap_s=section.gap_s, live=False, lossless=True, on_status=on_status
         )
 
-    agent = compose.build(config, new_camera=new_camera)
+    waiting = compose.RunOptions(wait_for_engines=True)
+    agent = compose.build(config, waiting, new_camera=new_camera)
     pipeline = agent.pipelines[CAMERA]
     if task.get("sustained_s") is not None:
         pace = _Pace(task["sustained_s"], stop, tell)

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from fer_agent.bench.protocol import BATCH, Protocol, StopFlag, measure, memory, summary
+from fer_agent.bench.protocol import Protocol, StopFlag, measure, memory, summary
 from fer_agent.errors import InferenceError, ModelContractError
 from fer_agent.runtime import available
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-_SEED = 0
+from fer_agent.runtime.noise import make_input
 
 
 def measure_network(task: dict[str, Any], stop: StopFlag) -> dict[str, Any]:
     """Measure a network as a task says.
 
     Args:
-        task: `path`, `runtime`, `threads`, `warmup`, `runs`, and `shape`, the input's, or None for
-            the model's own with one input at a time.
+        task: `path`, `runtime`, `threads`, `warmup`, `runs`, `precision`, `store` for what the
+            runtime builds, and `shape`, the input's, or None for the model's own with one input
+            at a time.
         stop: ends the measurement early.
 
     Returns:
@@ -37,7 +30,16 @@ def measure_network(task: dict[str, Any], stop: StopFlag) -> dict[str, Any]:
     """
     path = Path(task["path"])
     started_ns = time.perf_counter_ns()
-    session = available.open_session(task["runtime"], path, task["threads"])
+    session = available.open_session(
+        task["runtime"],
+        available.Request(
+            path=path,
+            threads=task["threads"],
+            precision="fp16" if task["precision"] == "fp16" else "fp32",
+            shape=None if task["shape"] is None else tuple(task["shape"]),
+            store=Path(task["store"]),
+        ),
+    )
     loaded_ns = time.perf_counter_ns()
     tensor = make_input(path, session.input_dtype, task["shape"] or session.input_shape)
     began_ns = time.perf_counter_ns()
@@ -61,24 +63,3 @@ def measure_network(task: dict[str, Any], stop: StopFlag) -> dict[str, Any]:
         "fps": None if found is None else round(1000 / max(found["mean"], 1e-6), 2),
         "memory": memory(),
     }
-
-
-def make_input(
-    path: Path, dtype: np.dtype[np.generic], shape: Sequence[int | str | None]
-) -> NDArray[np.generic]:
-    """Make one input of noise, the same each time; an open first axis is the batch.
-
-    Raises:
-        ModelContractError: another axis is open, and nobody said how long it is.
-    """
-    lengths = [BATCH if axis == 0 and not isinstance(n, int) else n for axis, n in enumerate(shape)]
-    fixed = [length for length in lengths if isinstance(length, int) and length > 0]
-    if len(fixed) < len(lengths):
-        raise ModelContractError(
-            f"{path.name} takes {list(shape)}, whose size is left open",
-            remedy="name the shape to measure with --input-shape, such as 1,3,224,224",
-        )
-    noise = np.random.default_rng(_SEED).integers(0, 256, fixed)
-    if np.issubdtype(dtype, np.integer) and dtype.itemsize == 1:
-        return noise.astype(np.uint8).view(dtype)
-    return noise.astype(dtype)

@@ -147,6 +147,8 @@ class BenchSession:
                 "path": str(candidate.path),
                 "runtime": subject.runtime,
                 "threads": subject.threads,
+                "precision": subject.precision,
+                "store": str(subjects.store_of(self._config)),
                 "shape": candidate.shape or self._options.choice.shape,
                 "warmup": protocol.warmup,
                 "runs": protocol.runs,

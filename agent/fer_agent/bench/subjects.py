@@ -71,12 +71,26 @@ def candidates(config: AgentConfig, choice: Choice) -> list[Candidate]:
     found = []
     for file in _files(config, choice):
         for name in runtimes:
+            if not _runs_on(name, file.subject.precision):
+                continue
             counts = choice.threads or thread_counts()
             for threads in counts if available.find(name).threaded else (1,):
                 placed = {"runtime": name, "threads": threads}
                 subject = file.subject.model_copy(update=placed)
                 found.append(Candidate(subject, file.path, file.shape))
     return found
+
+
+def _runs_on(runtime: str, precision: str | None) -> bool:
+    """Tell whether a runtime takes files of a precision.
+
+    TensorRT wants INT8 scaled symmetrically, ONNX Runtime's files are not.
+
+    Raises:
+        UsageError, UnavailableError: as in `candidates`.
+    """
+    available.find(runtime)
+    return runtime != "tensorrt" or precision != "int8"
 
 
 def usable_cores() -> int:
@@ -101,7 +115,7 @@ def detector_file(config: AgentConfig) -> Path:
         ModelFileError: the configuration names a file that is not there.
     """
     offline = config.detector.model_copy(update={"download": False})
-    return yunet_file.locate(offline, _store(config))
+    return yunet_file.locate(offline, store_of(config))
 
 
 def _files(config: AgentConfig, choice: Choice) -> Iterator[Candidate]:
@@ -111,7 +125,7 @@ def _files(config: AgentConfig, choice: Choice) -> Iterator[Candidate]:
         return
     shipped = {path.parent.name for path in model_store.shipped_folder().glob("*/manifest.json")}
     for name in sorted(shipped | {config.classifier.model}):
-        yield from _of_model(model_store.find(name, _store(config)))
+        yield from _of_model(model_store.find(name, store_of(config)))
     try:
         yield _detector(config, detector_file(config))
     except DownloadError:
@@ -127,14 +141,14 @@ def _named(name: str, config: AgentConfig, shape: tuple[int, ...] | None) -> Ite
         yield Candidate(_subject(path, name=path.stem, role="other"), path, shape)
     elif name == DETECTOR_NAME:
         yield _detector(config, detector_file(config))
-    elif name in model_store.names(_store(config)):
-        yield from _of_model(model_store.find(name, _store(config)))
+    elif name in model_store.names(store_of(config)):
+        yield from _of_model(model_store.find(name, store_of(config)))
     elif path.suffix == ".onnx" or len(path.parts) > 1:
         raise ModelFileError(
             f"no model file at {path}", remedy="check the path, or name a model of the store"
         )
     else:
-        there = ", ".join([*model_store.names(_store(config)), DETECTOR_NAME])
+        there = ", ".join([*model_store.names(store_of(config)), DETECTOR_NAME])
         raise UsageError(
             f"there is no model named {name!r}",
             remedy=f"use the path of an ONNX file, or one of: {there}",
@@ -182,7 +196,8 @@ def _subject(path: Path, *, name: str, role: str) -> Subject:
     )
 
 
-def _store(config: AgentConfig) -> Path:
+def store_of(config: AgentConfig) -> Path:
+    """Return the model store that a configuration names."""
     return config.models.path or model_store.default_store()
 
 

@@ -48,7 +48,9 @@ def build(
 
 
 def _show_start(setting: Setting, number: int, count: int) -> None:
-    typer.echo(f"[{number}/{count}] {setting} ... ", err=True, nl=False)
+    patience = " (its engine is built first, which takes minutes)"
+    words = f"{setting}{patience if setting.runtime == 'tensorrt' else ''}"
+    typer.echo(f"[{number}/{count}] {words} ... ", err=True, nl=False)
 
 
 def _show_end(measurement: Measurement) -> None:

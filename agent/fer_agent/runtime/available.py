@@ -11,14 +11,14 @@ import importlib.util
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from fer_agent.errors import UnavailableError, UsageError
 from fer_agent.ports import InferenceSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     import numpy as np
 
@@ -36,6 +36,25 @@ class TypedSession(InferenceSession, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be loaded.
+
+    Attributes:
+        path: the ONNX file, whatever the runtime makes of it.
+        threads: threads inside one run; without meaning where the runtime is not threaded.
+        precision: what to compute in, where that is not the file's own business.
+        shape: of one input, where the file leaves more open than the number of rows.
+        store: the model store, where engines are kept.
+    """
+
+    path: Path
+    threads: int = 1
+    precision: Literal["fp32", "fp16"] = "fp32"
+    shape: tuple[int, ...] | None = None
+    store: Path = Path()
+
+
+@dataclass(frozen=True, slots=True)
 class Runtime:
     """One way to run a network.
 
@@ -47,7 +66,7 @@ class Runtime:
             installed says nothing: they are imported once, in a process of their own.
         threaded: whether a number of threads means anything to it.
         remedy: how to get it.
-        open: makes a session of an ONNX file and a number of threads.
+        open: makes a session.
     """
 
     name: str
@@ -56,13 +75,19 @@ class Runtime:
     native: bool
     threaded: bool
     remedy: str
-    open: Callable[[Path, int], TypedSession]
+    open: Callable[[Request], TypedSession]
 
 
-def _open_onnx(path: Path, threads: int) -> TypedSession:
+def _open_onnx(request: Request) -> TypedSession:
     from fer_agent.runtime.onnx import OnnxSession  # noqa: PLC0415  paid only by who runs it
 
-    return OnnxSession(path, threads=threads)
+    return OnnxSession(request.path, threads=request.threads)
+
+
+def _open_tensorrt(request: Request) -> TypedSession:
+    from fer_agent.runtime import engines  # noqa: PLC0415  likewise
+
+    return engines.open_engine(engines.any_network(request), request.store)
 
 
 RUNTIMES: Final[tuple[Runtime, ...]] = (
@@ -75,11 +100,18 @@ RUNTIMES: Final[tuple[Runtime, ...]] = (
         remedy="reinstall fer-agent with its dependencies",
         open=_open_onnx,
     ),
+    Runtime(
+        name="tensorrt",
+        title="TensorRT",
+        packages=("tensorrt", "pycuda.driver"),
+        native=True,
+        threaded=False,
+        remedy="install `fer-agent[jetson]` on a Jetson with JetPack 6 or newer, or "
+        "`fer-agent[tensorrt]` beside an NVIDIA GPU",
+        open=_open_tensorrt,
+    ),
 )
 """Every runtime that the agent knows, the one that is always there first."""
-
-KNOWN: Final = ("onnx", "tensorrt")
-"""Names that may be asked for; another one is a slip of the pen."""
 
 
 def available() -> tuple[str, ...]:
@@ -94,49 +126,51 @@ def find(name: str) -> Runtime:
         UsageError: there is no runtime of that name anywhere.
         UnavailableError: it is not on this machine; the message says which are.
     """
-    if name not in KNOWN:
-        raise UsageError(
-            f"there is no runtime called {name!r}", remedy=f"use one of: {', '.join(KNOWN)}"
-        )
     known = {runtime.name: runtime for runtime in RUNTIMES}
-    if name not in known or not _is_there(name):
+    if name not in known:
+        raise UsageError(
+            f"there is no runtime called {name!r}", remedy=f"use one of: {', '.join(known)}"
+        )
+    if not _is_there(name):
         raise UnavailableError(
             f"the runtime {name!r} is not on this machine, only: {', '.join(available())}",
-            remedy=known[name].remedy if name in known else "use a runtime that is there",
+            remedy=known[name].remedy,
         )
     return known[name]
 
 
-def open_session(name: str, path: Path, threads: int) -> TypedSession:
+def open_session(name: str, request: Request) -> TypedSession:
     """Load an ONNX file on a runtime.
 
     Args:
         name: the runtime's name.
-        path: the ONNX file, whatever the runtime makes of it.
-        threads: threads inside one run; without meaning where the runtime is not threaded.
+        request: what is to be loaded.
 
     Raises:
         UsageError, UnavailableError: as in `find`.
         ModelError: the file is missing, damaged, or has not exactly one input.
         InferenceError: the runtime does not do what it was asked for.
     """
-    return find(name).open(path, threads)
+    return find(name).open(request)
 
 
 def version(name: str) -> str:
     """Return the version of a runtime that is there, as its package says; empty if it does not."""
-    package = find(name).packages[0]
-    distributions = importlib.metadata.packages_distributions().get(package, [package])
+    package = find(name).packages[0].partition(".")[0]
     try:
-        return importlib.metadata.version(distributions[0])
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return ""
+        pass
+    # Of another name, as onnxruntime-gpu is; looking through all that is installed takes longer.
+    distributions = importlib.metadata.packages_distributions().get(package)
+    return importlib.metadata.version(distributions[0]) if distributions else ""
 
 
 @functools.cache
 def _is_there(name: str) -> bool:
     (runtime,) = (one for one in RUNTIMES if one.name == name)
-    if any(importlib.util.find_spec(package) is None for package in runtime.packages):
+    tops = [package.partition(".")[0] for package in runtime.packages]
+    if any(importlib.util.find_spec(top) is None for top in tops):
         return False
     return not runtime.native or _imports(runtime.packages)
 

@@ -41,7 +41,7 @@ def test_onnx_runtime_is_always_there_and_asking_does_not_load_it() -> None:
 
 def test_a_session_says_what_it_takes() -> None:
     path = model_store.find("microexpnet-fer2013").verified_file()
-    session = available.open_session("onnx", path, 1)
+    session = available.open_session("onnx", available.Request(path))
     assert session.input_dtype == np.uint8
     assert session.input_shape[1:] == (1, 48, 48)
     (logits,) = session.run(np.zeros((1, 1, 48, 48), np.uint8)).values()
