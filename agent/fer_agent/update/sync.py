@@ -21,6 +21,7 @@ from fer_agent import __version__, durable, model_store
 from fer_agent.errors import (
     AgentError,
     ConfigError,
+    ModelFileError,
     TemporaryError,
     UsageError,
     VerificationError,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fer_agent.config import AgentConfig
-    from fer_agent.update.catalog import Choice, Release
+    from fer_agent.update.catalog import Choice, ListedTarget, Release
     from fer_agent.update.client import Repository
     from fer_agent.update.report import Outcome
     from fer_agent.update.switch import Installed
@@ -220,7 +221,9 @@ class ModelSync:
             before = 0
             for file, target in release.files.items():
                 share = partial(_share, progress, before, release.size_bytes)
-                content = cache.get(self.repository.wanted(target), share)
+                content = self._stored(release, file, target) or cache.get(
+                    self.repository.wanted(target), share
+                )
                 _link(content, folder / file)
                 before += target.size_bytes
             if model_store.read_any_manifest(folder / "manifest.json") != release.manifest:
@@ -232,6 +235,15 @@ class ModelSync:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _stored(self, release: Release, file: str, target: ListedTarget) -> Path | None:
+        """Return a file of a version that lies in the store already; None when it does not."""
+        path = self.switch.folder(release) / file
+        try:
+            model_store.verify_file(path, sha256=target.sha256, size_bytes=target.size_bytes)
+        except ModelFileError:
+            return None
+        return path
 
     def _clean_up(self) -> None:
         """Remove what a sync left behind that a power cut ended."""
