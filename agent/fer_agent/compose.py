@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from fer_agent import __version__, board, model_store
 from fer_agent.activation.judge import Rules
 from fer_agent.activation.swap import Ready
+from fer_agent.activation.versions import build_of
 from fer_agent.activation.watch import ModelWatch
 from fer_agent.camera.alerts import with_alert
 from fer_agent.camera.sources import make_camera
@@ -40,6 +41,7 @@ from fer_agent.stages import (
     TimedTracker,
 )
 from fer_agent.tracker import IouTracker
+from fer_agent.update.news import UpdateNews
 from fer_agent.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -47,11 +49,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_agent.camera.threaded import ThreadedCamera
-    from fer_agent.config import AgentConfig, CameraConfig, ClassifierConfig, DetectorConfig
+    from fer_agent.config import AgentConfig, CameraConfig, ClassifierConfig
     from fer_agent.model_store import StoredModel
     from fer_agent.mqtt.publisher import MqttPublisher
     from fer_agent.ports import Camera, EmotionClassifier, FaceDetector, Publisher
     from fer_agent.records import EmotionEvent
+    from fer_agent.service import Chore
 
     Progress = Callable[[int, int], None]
 
@@ -102,7 +105,7 @@ def build(
         load=partial(_classifier, config.classifier, store),
         rules=Rules(confirm_s=config.models.confirm_minutes * 60.0),
     )
-    new_detector, detector_info = _detector(config.detector, store, options.progress)
+    new_detector, detector_info = _detector(config, store, options.progress)
     identity = Identity.of_this_run(config.device.id)
     publisher = None
     if options.publish:
@@ -133,13 +136,16 @@ def build(
         counters=None if publisher is None else publisher.counters,
     )
     models.serve(health.frames, partial(_tell_classifier, publisher, detector_info))
+    chores: list[Chore] = [models]
+    if publisher is not None:
+        chores.append(UpdateNews(store, config.classifier.model, publisher))
     return Agent(
         pipelines,
         publisher=publisher,
         health=health,
         record=record,
         watchdog=Watchdog(pulses),
-        chores=[models],
+        chores=chores,
     )
 
 
@@ -150,7 +156,7 @@ def make_detector(config: AgentConfig, progress: Progress | None = None) -> Face
         ModelError: YuNet was demanded and cannot be had.
     """
     store = config.models.path or model_store.default_store()
-    new_detector, _ = _detector(config.detector, store, progress)
+    new_detector, _ = _detector(config, store, progress)
     return new_detector()
 
 
@@ -193,7 +199,7 @@ class _Line:
 
 
 def _detector(
-    config: DetectorConfig, store: Path, progress: Progress | None
+    config: AgentConfig, store: Path, progress: Progress | None
 ) -> tuple[Callable[[], FaceDetector], ModelInfo | None]:
     """Return what makes a detector for one pipeline, and what to tell of its model.
 
@@ -201,20 +207,29 @@ def _detector(
     """
     from fer_agent.detector.haar import HaarDetector
     from fer_agent.detector.yunet import YuNetDetector
-    from fer_agent.detector.yunet_file import locate
+    from fer_agent.detector.yunet_file import first_fetcher, locate
+    from fer_agent.update.connection import Route
 
-    if config.backend == "haar":
-        return lambda: HaarDetector(config), None
+    section = config.detector
+    if section.backend == "haar":
+        return lambda: HaarDetector(section), None
+    fetcher = first_fetcher(Route(config.models.proxy, config.models.ca_file))
     try:
-        path = locate(config, store, progress=progress)
+        path = locate(section, store, progress=progress, fetcher=fetcher)
     except DownloadError as error:
-        if config.backend == "yunet":
+        if section.backend == "yunet":
             raise ModelFileError(str(error), remedy=error.remedy) from error
         logger.warning("%s; the Haar cascade finds faces instead", error)
-        return lambda: HaarDetector(config), None
-    session = OnnxSession(path, threads=config.threads)
-    info = ModelInfo(name=path.stem, sha256=model_store.file_sha256(path), precision="fp32")
-    return lambda: YuNetDetector(session, config), info
+        return lambda: HaarDetector(section), None
+    session = OnnxSession(path, threads=section.threads)
+    synced = build_of(path.parent)
+    info = ModelInfo(
+        name=path.stem,
+        sha256=model_store.file_sha256(path),
+        version=None if synced is None else synced.version,
+        precision="fp32",
+    )
+    return lambda: YuNetDetector(session, section), info
 
 
 def _smoother(config: AgentConfig) -> EmotionSmoother:
