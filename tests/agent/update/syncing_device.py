@@ -95,10 +95,11 @@ class Device:
     root_file: Path
     clock: Clock = field(default_factory=Clock)
     agent_version: str = "0.1.0"
+    pace: Pace = SHORT_PACE
 
     @property
     def work(self) -> ModelSync:
-        fetcher = Fetcher(Route(proxy=""), SHORT_PACE, IMPATIENT)
+        fetcher = Fetcher(Route(), self.pace, IMPATIENT)
         trusted = self.store / ".state" / "trusted-time.json"
         return ModelSync(
             store=self.store,
