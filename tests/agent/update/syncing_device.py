@@ -111,7 +111,11 @@ class Device:
         )
 
     def sync(self, *names: str, **wishes: Any) -> SyncReport:
-        return self.work.run(Wish(**{"names": names or (NAME,), "activate": False} | wishes))
+        return self.work.run(self.wish(*names, **wishes))
+
+    @staticmethod
+    def wish(*names: str, **wishes: Any) -> Wish:
+        return Wish(**{"names": names or (NAME,), "activate": False} | wishes)
 
     def versions(self, name: str = NAME) -> list[str]:
         """Versions in the store, the newest first."""

@@ -408,3 +408,21 @@ def test_a_damaged_file_in_the_store_is_noticed(synced: Device) -> None:
     assert "sha256" in found.problem
     with pytest.raises(AgentError):
         verify_file(path, sha256="0" * 64)
+
+
+def test_after_the_loss_of_all_root_keys_a_new_root_file_begins_anew(
+    synced: Device, server: WebServer, owner: SimulatedRepository
+) -> None:
+    """The old repository's metadata on the device, its roots included, is in nobody's way."""
+    owner.rotate("root")
+    owner.rotate("timestamp")
+    owner.publish()
+    synced.sync()
+    successor = SimulatedRepository(owner.now)
+    successor.add(make_files("1.1.0"))
+    successor.publish()
+    server.site = successor.site
+    fails(synced, REFUSED, says="not signed by enough of its keys|must be")
+    synced.root_file.write_bytes(successor.trust_anchor())
+    synced.sync()
+    assert synced.versions() == ["1.1.0", "1.0.0"]

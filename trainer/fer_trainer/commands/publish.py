@@ -263,7 +263,9 @@ def refresh(
         renews_root="root" in renewed,
     )
     if after is not None and (found := summary.faults(after, utc_now())):
-        raise FindingsError(found[0], remedy="see docs/model-updates.md; until then devices refuse it")
+        raise FindingsError(
+            found[0], remedy="see docs/model-updates.md; until then devices refuse it"
+        )
 
 
 @app.command()
