@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import web_server as web
@@ -227,22 +226,10 @@ def test_a_proxy_carries_everything(
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> tuple[Path, Path]:
-    """A certificate for localhost that no system knows, and its key."""
-    certificate, key = tmp_path / "ca.pem", tmp_path / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
-         "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out",
-         certificate],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return certificate, key
-
-
-@pytest.fixture
-def secure(owner: SimulatedRepository, authority: tuple[Path, Path]) -> Iterator[WebServer]:
+def secure(owner: SimulatedRepository, certificates: Any) -> Iterator[WebServer]:
+    """The same over TLS, with a certificate that no system knows."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*authority)
+    context.load_cert_chain(certificates.server, certificates.server_key)
     server = web.WebServer(context)
     server.site = owner.site
     yield server
@@ -251,13 +238,14 @@ def secure(owner: SimulatedRepository, authority: tuple[Path, Path]) -> Iterator
 
 def over_tls(device: Device, secure: WebServer, ca_file: Path | None) -> Repository:
     fetcher = Fetcher(Route(ca_file=ca_file), SHORT_PACE, IMPATIENT)
-    return Repository(secure.url, device.root_file, device.store / ".tuf", fetcher)
+    url = f"https://127.0.0.1:{secure.port}"
+    return Repository(url, device.root_file, device.store / ".tuf", fetcher)
 
 
 def test_a_certificate_of_ones_own_authority(
-    device: Device, secure: WebServer, authority: tuple[Path, Path]
+    device: Device, secure: WebServer, certificates: Any
 ) -> None:
-    assert over_tls(device, secure, authority[0]).refresh(device.clock.now())
+    assert over_tls(device, secure, certificates.ca).refresh(device.clock.now())
     with pytest.raises(AgentError, match="certificate is not trusted") as caught:
         over_tls(device, secure, None).refresh(device.clock.now())
     assert caught.value.exit_code == UNREACHABLE
@@ -265,11 +253,11 @@ def test_a_certificate_of_ones_own_authority(
 
 
 def test_a_redirect_from_https_to_http_is_refused(
-    device: Device, server: WebServer, secure: WebServer, authority: tuple[Path, Path]
+    device: Device, server: WebServer, secure: WebServer, certificates: Any
 ) -> None:
     secure.fault("timestamp", web.redirect(f"{server.url}/metadata/timestamp.json"))
     with pytest.raises(AgentError, match="redirects from https to http"):
-        over_tls(device, secure, authority[0]).refresh(device.clock.now())
+        over_tls(device, secure, certificates.ca).refresh(device.clock.now())
     assert server.asked("timestamp") == []
 
 
