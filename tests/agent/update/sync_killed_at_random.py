@@ -22,28 +22,14 @@ from pathlib import Path
 from syncing_device import NAME, Clock, Device
 
 from fer_agent import model_store
-from fer_agent.activation.change import Change
 from fer_agent.activation.probation import candidates, settle
-from fer_agent.activation.trial import Trial
-from fer_agent.activation.trial_child import Report
-from fer_agent.activation.versions import Keep, verify
+from fer_agent.activation.versions import verify
 from fer_agent.update import report
-from fer_agent.update.switch import Switch
-
-
-class Untried(Trial):
-    """Passes everything: a trial changes nothing on the disk, and 200 of them take minutes."""
-
-    def run(self, candidate: Path, current: Path | None) -> Report:
-        return Report()
 
 
 def live(device: Device, *, good: bool) -> None:
     """Sync, take over, and prove the version or send it back."""
-    work = device.work
-    change = Change(device.store, Untried(), Keep(versions=3))
-    object.__setattr__(work, "switch", Switch(device.store, change, Keep(versions=3)))
-    work.run(device.wish(activate=True))
+    device.sync(activate=True)
     lease = settle(device.store, NAME)
     if lease is not None:
         if good:

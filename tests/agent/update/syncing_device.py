@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from simulated_repository import START
 
 from fer_agent.activation.change import Change
+from fer_agent.activation.trial import Trial
+from fer_agent.activation.trial_child import Report
 from fer_agent.activation.versions import Keep, Versions
 from fer_agent.update.client import Repository
 from fer_agent.update.connection import Pace, Route
@@ -72,6 +74,13 @@ def make_files(
     return {"manifest.json": json.dumps(manifest).encode(), "model.onnx": content}
 
 
+class Untried(Trial):
+    """Passes everything: trials have tests of their own, and these networks are no ONNX."""
+
+    def run(self, candidate: Path, current: Path | None) -> Report:
+        return Report()
+
+
 @dataclass
 class Clock:
     """A board's clock: what it shows, and whether something keeps it right."""
@@ -96,6 +105,7 @@ class Device:
     clock: Clock = field(default_factory=Clock)
     agent_version: str = "0.1.0"
     pace: Pace = SHORT_PACE
+    keep: Keep = field(default_factory=Keep)
 
     @property
     def work(self) -> ModelSync:
@@ -104,18 +114,19 @@ class Device:
         return ModelSync(
             store=self.store,
             repository=Repository(self.url, self.root_file, self.store / ".tuf", fetcher),
-            switch=Switch(self.store, Change(self.store), Keep()),
+            switch=Switch(self.store, Change(self.store, Untried(), self.keep), self.keep),
             clock=TrustedTime(trusted, self.clock.now, lambda: self.clock.synced),
             limit_bytes=10_000_000,
             agent_version=self.agent_version,
         )
 
     def sync(self, *names: str, **wishes: Any) -> SyncReport:
-        return self.work.run(self.wish(*names, **wishes))
+        return self.work.run(Wish(**{"names": names or (NAME,), "activate": False} | wishes))
 
-    @staticmethod
-    def wish(*names: str, **wishes: Any) -> Wish:
-        return Wish(**{"names": names or (NAME,), "activate": False} | wishes)
+    def linked(self, name: str = NAME) -> str | None:
+        """The version that would run."""
+        key = Versions(self.store, name).linked()
+        return None if key is None else key.partition("-")[0]
 
     def versions(self, name: str = NAME) -> list[str]:
         """Versions in the store, the newest first."""
