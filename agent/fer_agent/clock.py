@@ -32,7 +32,7 @@ def clock_synced() -> bool | None:
     (systemd's ProtectClock, containers): there the word of systemd-timesyncd counts.
     """
     try:
-        state = _libc().adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+        state: int = _libc().adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
     except (OSError, AttributeError):
         state = -1
     if state < 0:
