@@ -7,9 +7,13 @@ import functools
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 
 _TIME_ERROR = 5
 """What adjtimex(2) returns while nothing synchronises the clock."""
+
+_TIMESYNCD = Path("/run/systemd/timesync/synchronized")
+"""What systemd-timesyncd touches at each synchronisation since the boot (its manual page)."""
 
 _TIMEX_BYTES = 512
 """More than `struct timex` has on any Linux (208 on 64 bits); its first field, modes, stays 0."""
@@ -24,13 +28,16 @@ def clock_synced() -> bool | None:
     """Ask the kernel whether NTP or PTP keeps the clock right; None where it does not say.
 
     A Raspberry Pi has no clock that runs without power: until the first synchronisation its wall
-    time is that of the last shutdown.
+    time is that of the last shutdown. Sandboxes that protect the clock refuse the question as well
+    (systemd's ProtectClock, containers): there the word of systemd-timesyncd counts.
     """
     try:
-        state = _libc().adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+        state: int = _libc().adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
     except (OSError, AttributeError):
-        return None
-    return None if state < 0 else state != _TIME_ERROR
+        state = -1
+    if state < 0:
+        return True if _TIMESYNCD.exists() else None
+    return state != _TIME_ERROR
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from fer_agent import __version__, board, model_store
 from fer_agent.activation.judge import Rules
 from fer_agent.activation.swap import Ready
+from fer_agent.activation.versions import build_of
 from fer_agent.activation.watch import ModelWatch
 from fer_agent.camera.alerts import with_alert
 from fer_agent.camera.sources import make_camera
@@ -40,6 +41,7 @@ from fer_agent.stages import (
     TimedTracker,
 )
 from fer_agent.tracker import IouTracker
+from fer_agent.update.news import UpdateNews
 from fer_agent.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from fer_agent.mqtt.publisher import MqttPublisher
     from fer_agent.ports import Camera, EmotionClassifier, FaceDetector, Publisher
     from fer_agent.records import EmotionEvent
+    from fer_agent.service import Chore
 
     Progress = Callable[[int, int], None]
 
@@ -139,13 +142,16 @@ def build(
     )
     models.serve(health.frames, partial(_tell_classifier, publisher, detector_info))
     opener.serve(partial(_tell_runtime, publisher))
+    chores: list[Chore] = [models]
+    if publisher is not None:
+        chores.append(UpdateNews(store, config.classifier.model, publisher))
     return Agent(
         pipelines,
         publisher=publisher,
         health=health,
         record=record,
         watchdog=Watchdog(pulses),
-        chores=[models],
+        chores=chores,
     )
 
 
@@ -202,7 +208,7 @@ class _Line:
 
 
 def _detector(
-    whole: AgentConfig, opener: Opener, progress: Progress | None
+    config: AgentConfig, opener: Opener, progress: Progress | None
 ) -> tuple[Callable[[], FaceDetector], ModelInfo | None]:
     """Return what makes a detector for one pipeline, and what to tell of its model.
 
@@ -210,26 +216,34 @@ def _detector(
     """
     from fer_agent.detector.haar import HaarDetector
     from fer_agent.detector.yunet import YuNetDetector
-    from fer_agent.detector.yunet_file import locate
+    from fer_agent.detector.yunet_file import first_fetcher, locate
+    from fer_agent.update.connection import Route
 
-    config = whole.detector
-    if config.backend == "haar":
-        return lambda: HaarDetector(config), None
+    section = config.detector
+    if section.backend == "haar":
+        return lambda: HaarDetector(section), None
+    fetcher = first_fetcher(Route(config.models.proxy, config.models.ca_file))
     try:
-        path = locate(config, opener.store, progress=progress)
+        path = locate(section, opener.store, progress=progress, fetcher=fetcher)
     except DownloadError as error:
-        if config.backend == "yunet":
+        if section.backend == "yunet":
             raise ModelFileError(str(error), remedy=error.remedy) from error
         logger.warning("%s; the Haar cascade finds faces instead", error)
-        return lambda: HaarDetector(config), None
+        return lambda: HaarDetector(section), None
     session = opener.detector(
         path,
-        runtime=configured(whole).runtime if config.runtime == "auto" else config.runtime,
-        threads=config.threads,
-        long_side=config.long_side,
+        runtime=configured(config).runtime if section.runtime == "auto" else section.runtime,
+        threads=section.threads,
+        long_side=section.long_side,
     )
-    info = ModelInfo(name=path.stem, sha256=model_store.file_sha256(path), precision="fp32")
-    return lambda: YuNetDetector(session, config), info
+    synced = build_of(path.parent)
+    info = ModelInfo(
+        name=path.stem,
+        sha256=model_store.file_sha256(path),
+        version=None if synced is None else synced.version,
+        precision="fp32",
+    )
+    return lambda: YuNetDetector(session, section), info
 
 
 def _smoother(config: AgentConfig) -> EmotionSmoother:

@@ -90,6 +90,39 @@ class Models(Payload):
     """Finds faces; null while the Haar cascade of OpenCV stands in."""
 
 
+class ModelUpdate(Payload):
+    """One model that is kept up to date."""
+
+    name: str
+    """Its name."""
+    current: str | None
+    """The version in use; null without one."""
+    available: str | None
+    """The newest version in the repository at the last sync; null when that is not known."""
+    on_probation: bool
+    """Whether the version in use still has to prove itself."""
+
+
+class UpdateFailure(Payload):
+    """Why a version was refused, or a sync failed."""
+
+    at: AwareDatetime
+    """When, by the device's clock."""
+    text: str
+    """What went wrong, for people."""
+
+
+class Updates(Payload):
+    """How the device's models are kept up to date."""
+
+    synced: AwareDatetime | None
+    """When the last sync ended, by the device's clock; null when there was none."""
+    models: tuple[ModelUpdate, ...]
+    """The models kept up to date."""
+    last_failure: UpdateFailure | None
+    """The newest failure or refusal; null when there was none."""
+
+
 class StatusPayload(Payload):
     """Topic `status`: whether the agent runs."""
 
@@ -116,6 +149,8 @@ class InfoPayload(Payload):
     """Inference runtime and its version."""
     models: Models
     """The models in use."""
+    updates: Updates | None = None
+    """How they are kept up to date; null until the device has looked."""
     cameras: tuple[str, ...]
     """Names of the configured cameras."""
     config_sha256: Sha256

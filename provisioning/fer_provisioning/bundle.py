@@ -244,7 +244,8 @@ def _download(board: Board, content: Path, wheels: Path) -> None:
 
 def _copy_units(board: Board, folder: Path) -> None:
     source = layout.units_folder()
-    (folder / layout.UNIT).write_bytes((source / layout.UNIT).read_bytes())
+    for unit in (layout.UNIT, layout.SYNC_UNIT, layout.SYNC_TIMER):
+        (folder / unit).write_bytes((source / unit).read_bytes())
     for name in board.dropins:
         (folder / f"{_UNIT_PREFIX}{name}").write_bytes((source / name).read_bytes())
 

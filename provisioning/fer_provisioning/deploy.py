@@ -72,17 +72,15 @@ def upgrade(site: Site, job: Job) -> None:
 def uninstall(site: Site, *, purge: bool) -> None:
     """Plan the removal of everything but data, and with `purge` of that and the user too."""
     if site.probe.get("active") or site.probe.current_release:
-        site.add("stop the service", systemd.service, layout.UNIT, running=False, enabled=False)
-    site.add("remove the unit", files.file, f"{layout.UNIT_FOLDER}/{layout.UNIT}", present=False)
-    site.add("remove its drop-ins", files.directory, layout.DROPINS, present=False)
+        for unit in (layout.SYNC_TIMER, layout.SYNC_UNIT, layout.UNIT):
+            site.add(f"stop {unit}", systemd.service, unit, running=False, enabled=False)
+    for unit in (layout.SYNC_TIMER, layout.SYNC_UNIT, layout.UNIT):
+        site.add(f"remove {unit}", files.file, f"{layout.UNIT_FOLDER}/{unit}", present=False)
+    for folder in (layout.DROPINS, f"{layout.UNIT_FOLDER}/{layout.SYNC_UNIT}.d"):
+        site.add("remove drop-ins", files.directory, folder, present=False)
     if any(step.changes for step in site.steps):
-        site.add(
-            "tell systemd",
-            server.shell,
-            commands=[
-                "systemctl daemon-reload; systemctl reset-failed fer-agent.service 2>&1; true"
-            ],
-        )
+        forget = f"systemctl reset-failed {layout.UNIT} {layout.SYNC_UNIT} 2>&1; true"
+        site.add("tell systemd", server.shell, commands=[f"systemctl daemon-reload; {forget}"])
     site.add("remove the command", files.link, layout.COMMAND, present=False)
     site.add("remove the configuration", files.directory, layout.CONFIG_FOLDER, present=False)
     if purge:

@@ -8,6 +8,8 @@ from typing import Final
 
 USER: Final = "fer-agent"
 UNIT: Final = "fer-agent.service"
+SYNC_UNIT: Final = "fer-agent-sync.service"
+SYNC_TIMER: Final = "fer-agent-sync.timer"
 
 PREFIX: Final = "/opt/fer-agent"
 RELEASES: Final = f"{PREFIX}/releases"

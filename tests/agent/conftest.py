@@ -210,7 +210,9 @@ class Subscriber:
 
     def close(self) -> None:
         self._client.disconnect()
-        self._client.loop_stop()
+        # paho's thread forgets itself when it ends, which may be amid this call: then it has ended.
+        with contextlib.suppress(AttributeError):
+            self._client.loop_stop()
 
 
 def _clean_start(*, five: bool) -> dict[str, bool]:

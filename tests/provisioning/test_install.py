@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
+import threading
 import time
+from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +24,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.slow]
 SKIPPED = ("/proc", "/sys", "/run", "/tmp", "/dev", "/var/log", "/var/tmp", "/var/cache",
            "/var/lib/systemd", "/srv")  # fmt: skip
 BACKUPS = {f"/etc/{name}-" for name in ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")}
+STORE = "/var/lib/fer-agent/models"
 TRY = "/etc/systemd/system/fer-agent.service.d/90-try.conf"
 HANG = """
 import itertools, sys, time
@@ -67,6 +75,41 @@ def install(
         )  # fmt: skip
 
     return with_configuration
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A signed repository with a new version of the shipped model."""
+
+    address: str
+    root: str
+    model: str
+
+
+@pytest.fixture
+def repository(root: Path, tmp_path: Path) -> Iterator[Repository]:
+    folder, model = tmp_path / "repository", "microexpnet-fer2013"
+    (tmp_path / "password").write_text("correct horse battery staple\n")
+    shutil.copytree(root / "models" / model, tmp_path / model)
+    manifest = json.loads((tmp_path / model / "manifest.json").read_text())
+    manifest["version"] = "99.0.0"
+    (tmp_path / model / "manifest.json").write_text(json.dumps(manifest))
+    for words in (("init",), ("add", tmp_path / model)):
+        subprocess.run(
+            [sys.executable, "-m", "fer_trainer", "publish", *words, "--repository", folder,
+             "--keys", tmp_path / "keys", "--password-file", tmp_path / "password", "--yes"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(folder))
+    )
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    trust = (folder / "metadata" / "1.root.json").read_text()
+    yield Repository(f"http://127.0.0.1:{server.server_port}", trust, model)
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture
@@ -145,6 +188,33 @@ def test_status_and_doctor_work_on_the_board(machine: Any) -> None:
     assert report["findings"] == []
     assert "camera main" in machine.run("fer-agent logs")
     assert "pip install" in machine.run("fer-agent uninstall 2>&1", check=False)
+
+
+def test_the_timer_syncs_a_model_inside_its_sandbox(
+    machine: Any, broker: Any, repository: Repository
+) -> None:
+    assert machine.run("systemctl is-enabled fer-agent-sync.timer") == "enabled"
+    # Without a repository it does nothing, and that is no failure.
+    machine.run("systemctl start fer-agent-sync.service")
+    assert not machine.succeeds(f"test -e {STORE}/.state/sync.json")
+    dropin = "/etc/systemd/system/fer-agent-sync.service.d"
+    lines = [
+        "[Service]",
+        f"Environment=FER_AGENT__MODELS__REPOSITORY={repository.address}",
+        "Environment=FER_AGENT__MODELS__ROOT_FILE=/etc/fer-agent/root.json",
+        "Environment=FER_AGENT__MODELS__SLOWDOWN_LIMIT=20",
+    ]
+    machine.run(f"mkdir {dropin} && cat >{dropin}/try.conf <<'END'\n{chr(10).join(lines)}\nEND")
+    machine.run(f"cat >/etc/fer-agent/root.json <<'END'\n{repository.root}\nEND")
+    broker.heard.clear()
+    machine.run("systemctl daemon-reload; systemctl start fer-agent-sync.service", check=False)
+    said = machine.run("journalctl -u fer-agent-sync -o cat --no-pager")
+    assert machine.run("systemctl show fer-agent-sync -p ExecMainStatus --value") == "0", said
+    linked = machine.run(f"readlink {STORE}/{repository.model}")
+    assert linked.startswith(f".versions/{repository.model}/99.0.0-")
+    assert machine.run(f"stat -c %U {STORE}/.state/sync.json") == "fer-agent"
+    broker.wait_for("/info", '"version":"99.0.0"', timeout_s=120.0)
+    machine.run(f"rm -r {dropin} /etc/fer-agent/root.json; systemctl daemon-reload")
 
 
 def test_killed_service_comes_back(machine: Any) -> None:

@@ -39,6 +39,32 @@ def test_unit_is_hardened(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_sync_unit_is_hardened(tmp_path: Path, require_program: Callable[[str], Path]) -> None:
+    units = tmp_path / "etc/systemd/system"
+    units.mkdir(parents=True)
+    shutil.copy(layout.units_folder() / layout.SYNC_UNIT, units)
+    done = subprocess.run(
+        [require_program("systemd-analyze"), "security", "--offline=true", "--no-pager",
+         f"--root={tmp_path}", f"--threshold={MAX_EXPOSURE_TENTHS}", layout.SYNC_UNIT],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_systemd_knows_every_key_of_the_sync_units(
+    tmp_path: Path, require_program: Callable[[str], Path]
+) -> None:
+    for name in (layout.SYNC_UNIT, layout.SYNC_TIMER):
+        text = (layout.units_folder() / name).read_text()
+        (tmp_path / name).write_text(text.replace(f"{layout.VENV}/bin/fer-agent", "/bin/true"))
+    done = subprocess.run(
+        [require_program("systemd-analyze"), "verify", "--man=no", tmp_path / layout.SYNC_TIMER],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    said = [line for line in done.stderr.splitlines() if str(tmp_path) in line]
+    assert (done.returncode, said) == (0, []), done.stderr
+
+
 def test_systemd_knows_every_key_of_the_unit(
     tmp_path: Path, require_program: Callable[[str], Path]
 ) -> None:

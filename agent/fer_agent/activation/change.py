@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fer_agent import durable, model_store
@@ -20,7 +21,7 @@ from fer_agent.activation.state import Refusal
 from fer_agent.activation.trial import Trial, TrialError
 from fer_agent.activation.versions import Keep, Versions, build_of, verify
 from fer_agent.errors import ModelError, TemporaryError, UsageError, VerificationError
-from fer_agent.model_choice import resolve
+from fer_agent.model_choice.resolve import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from fer_agent.activation.journal import Build
     from fer_agent.config import AgentConfig
+    from fer_agent.model_choice.setting import Setting
+    from fer_agent.model_store import Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +47,14 @@ class Change:
         store: the model store's folder.
         trial: what a version has to pass.
         keep: how many old versions stay.
+        setting: how a version would run on this board, for its trial; None leaves that to `trial`.
         on_step: told each step's name once it is on the disk.
     """
 
     store: Path
     trial: Trial = field(default_factory=Trial)
     keep: Keep = field(default_factory=Keep)
+    setting: Callable[[Manifest], Setting] | None = None
     on_step: Callable[[str], None] = lambda _step: None
 
     def activate_staged(self, staged: Path, *, name: str) -> Build:
@@ -134,8 +139,9 @@ class Change:
         if versions.linked() == build.key:
             logger.info("%s %s runs already", versions.name, build.version)
             return
+        folder = versions.folder(build.key)
         try:
-            self.trial.run(versions.folder(build.key), self._running(versions))
+            self._trial_of(folder).run(folder, self._running(versions))
         except TrialError as error:
             with alone(self.store):
                 refusal = Refusal(
@@ -153,6 +159,13 @@ class Change:
             self.on_step("linked")
         logger.info("switched %s to %s", versions.name, build.version)
         self._prune(versions)
+
+    def _trial_of(self, folder: Path) -> Trial:
+        """Return the trial of one version: as it would run, which may be otherwise than others."""
+        if self.setting is None:
+            return self.trial
+        setting = self.setting(model_store.read_manifest(folder / "manifest.json"))
+        return replace(self.trial, precision=setting.precision, threads=setting.threads)
 
     def _entry(self, versions: Versions, build: Build) -> Entry:
         """Begin the journal of a switch; an unproven version is none to go back to."""
@@ -205,13 +218,10 @@ class Change:
 
 def configured(config: AgentConfig) -> Change:
     """Make the change that a configuration asks for: its store, its limits, what it keeps."""
-    setting = resolve.configured(config)
+    store = config.models.path or model_store.default_store()
     return Change(
-        store=config.models.path or model_store.default_store(),
-        trial=Trial(
-            precision=setting.precision,
-            threads=setting.threads,
-            slowdown=config.models.slowdown_limit,
-        ),
+        store=store,
+        trial=Trial(slowdown=config.models.slowdown_limit),
         keep=Keep(versions=config.models.keep_versions, bytes=config.models.keep_bytes),
+        setting=partial(resolve, config.classifier, store=store),
     )

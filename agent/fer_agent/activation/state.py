@@ -63,10 +63,15 @@ class UpdateState(Part):
     was confirmed since."""
 
 
+def path(store: Path) -> Path:
+    """Return the file of refusals."""
+    return store / journal.STATE_FOLDER / "refused.json"
+
+
 def refusals(store: Path) -> Refusals:
     """Read the refusals; a missing or damaged file refuses nothing."""
     try:
-        return Refusals.model_validate_json(_path(store).read_bytes())
+        return Refusals.model_validate_json(path(store).read_bytes())
     except (OSError, ValidationError):
         return Refusals()
 
@@ -118,10 +123,6 @@ def update_state(store: Path, name: str, current: Build | None) -> UpdateState:
     )
 
 
-def _path(store: Path) -> Path:
-    return store / journal.STATE_FOLDER / "refused.json"
-
-
 def _write(store: Path, refused: list[Refusal]) -> None:
     content = Refusals(refused=tuple(refused[-_MOST_KEPT:]))
-    durable.write(_path(store), content.model_dump_json(indent=1).encode() + b"\n")
+    durable.write(path(store), content.model_dump_json(indent=1).encode() + b"\n")

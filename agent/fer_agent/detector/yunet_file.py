@@ -1,30 +1,32 @@
-"""Where YuNet's file is: in the config, in the store, or downloaded once and verified."""
+"""Where YuNet's file is: in the config, brought by a sync, or downloaded once and verified."""
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import logging
-import os
-import tempfile
-import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from fer_agent.errors import DownloadError, ModelFileError
-from fer_agent.model_store import verify_file
+from fer_agent import model_store
+from fer_agent.activation.versions import Versions
+from fer_agent.errors import AgentError, DownloadError, ModelError, ModelFileError
+from fer_agent.model_store import DetectorManifest, verify_file
+from fer_agent.update.cache import FOLDER, ContentCache, Wanted, place
+from fer_agent.update.fetch import Fetcher, Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from fer_agent.config import DetectorConfig
+    from fer_agent.update.connection import Route
 
 logger = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 1 << 14
+NAME: Final = "yunet"
+"""Its name in a repository of models and in the store."""
+
+_PATIENCE: Final = Patience(attempts=2, first_wait_s=0.5)
+"""Somebody waits for the first frame, and the Haar cascade stands by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +37,11 @@ class PinnedFile:
         url: http or https address.
         sha256: 64 hexadecimal digits.
         size_bytes: its exact size; a longer answer is cut off and refused.
-        timeout_s: longest silence of the server.
-        limit_s: longest time for the whole download.
     """
 
     url: str
     sha256: str
     size_bytes: int
-    timeout_s: float = 15.0
-    limit_s: float = 120.0
 
     @property
     def name(self) -> str:
@@ -60,20 +58,28 @@ YUNET = PinnedFile(
 """The dynamic graph of YuNet by its authors, Apache-2.0."""
 
 
+def first_fetcher(route: Route) -> Fetcher:
+    """Return what fetches the detector at the first start: soon done, or soon given up."""
+    return Fetcher(route, patience=_PATIENCE)
+
+
 def locate(
     config: DetectorConfig,
     store: Path,
     *,
     progress: Callable[[int, int], None] | None = None,
     source: PinnedFile = YUNET,
+    fetcher: Fetcher | None = None,
 ) -> Path:
-    """Return the path of YuNet's file, downloading it into the store when it is not there.
+    """Return the path of YuNet's file, downloading it into the store when none is there.
 
     Args:
         config: `model_file` is taken as it is, whatever file it names.
-        store: the model store's folder; the file lies in its `detectors/`.
+        store: the model store's folder. A version that a sync brought lies in its `yunet`, the
+            pinned file in its `detectors/`; both come through one cache.
         progress: called with the bytes received so far and the whole size.
         source: what to download.
+        fetcher: how; None as the environment says.
 
     Raises:
         ModelFileError: `detector.model_file` is set and there is no such file.
@@ -87,6 +93,8 @@ def locate(
                 remedy="correct `detector.model_file`, or leave it out to have YuNet fetched",
             )
         return config.model_file
+    if (synced := _synced(store)) is not None:
+        return synced
     path = store / "detectors" / source.name
     if path.exists():
         try:
@@ -100,86 +108,37 @@ def locate(
             f"no face detector at {path}, and `detector.download` is false",
             remedy=f"put {source.name} there, or set `detector.model_file` or `detector.download`",
         )
-    download(source, path, progress=progress)
+    cache = ContentCache(store / FOLDER, fetcher or Fetcher(patience=_PATIENCE))
+    try:
+        wanted = Wanted(source.url, source.sha256, source.size_bytes)
+        place(cache.get(wanted, progress or _silent), path)
+    except AgentError as error:
+        remedy = f"{error.remedy}, or put {source.name} into the store's detectors/ by hand"
+        raise DownloadError(str(error), remedy=remedy) from error
+    logger.info("saved %s", path)
     return path
 
 
-def download(
-    source: PinnedFile, path: Path, *, progress: Callable[[int, int], None] | None = None
-) -> None:
-    """Fetch a pinned file; it appears under its name only whole and verified.
-
-    Proxies are those of the environment (`https_proxy`, `no_proxy`).
-
-    Raises:
-        DownloadError: as in `locate`; nothing is left behind.
-    """
-    logger.info("downloading %s", source.url)
+def _synced(store: Path) -> Path | None:
+    """Return the file of the version that a sync has switched to; None without a whole one."""
+    versions = Versions(store, NAME)
+    key = versions.linked()
+    if key is None:
+        return None
+    folder = versions.folder(key)
     try:
-        content = _receive(source, progress)
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise _failed(source, f"the server answers {error.code} {error.reason}") from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = str(getattr(error, "reason", error)) or type(error).__name__
-        raise _failed(source, reason) from error
-    try:
-        _write(path, content)
-    except OSError as error:
-        raise DownloadError(
-            f"cannot write {path}: {error.strerror or error}",
-            remedy="make the model store writable, or set `models.path` to a folder that is",
-        ) from error
-    logger.info("saved %s", path)
+        manifest = model_store.read_any_manifest(folder / "manifest.json")
+        if not isinstance(manifest, DetectorManifest):
+            raise ModelFileError(
+                f"{folder} holds no face detector", remedy="publish it under another name"
+            )
+        entry = manifest.files[0]
+        verify_file(folder / entry.path, sha256=entry.sha256, size_bytes=entry.bytes)
+    except ModelError as error:
+        logger.warning("cannot use the face detector that was synced: %s", error)
+        return None
+    return folder / entry.path
 
 
-def _receive(source: PinnedFile, progress: Callable[[int, int], None] | None) -> bytes:
-    """Return the file's bytes, verified; it is small enough to wait in memory."""
-    deadline = time.monotonic() + source.limit_s
-    content = bytearray()
-    # An opener of our own reads the proxies now; urlopen keeps those of its first call.
-    opener = urllib.request.build_opener()
-    with opener.open(source.url, timeout=source.timeout_s) as answer:
-        while chunk := answer.read1(_CHUNK_BYTES):
-            content += chunk
-            if len(content) > source.size_bytes:
-                raise _failed(source, f"the answer is longer than {source.size_bytes} bytes")
-            if time.monotonic() > deadline:
-                raise _failed(source, f"only {len(content)} bytes came in {source.limit_s:g} s")
-            if progress is not None:
-                progress(len(content), source.size_bytes)
-    if len(content) < source.size_bytes:
-        raise _failed(source, f"the answer ended after {len(content)} of {source.size_bytes} bytes")
-    have = hashlib.sha256(content).hexdigest()
-    if have != source.sha256:
-        raise _failed(source, f"the file has sha256 {have[:12]}…, not the pinned one")
-    return bytes(content)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, a power cut included."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
-    partial = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.chmod(0o644)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _failed(source: PinnedFile, reason: str) -> DownloadError:
-    return DownloadError(
-        f"cannot download {source.url}: {reason}",
-        remedy=f"check the connection, or put {source.name} into the store's detectors/ by hand",
-    )
+def _silent(_done: int, _all: int) -> None:
+    pass

@@ -186,6 +186,27 @@ class ContentCache:
             raise OtherContentError(str(error), remedy=_REMEDY) from error
 
 
+def place(content: Path, path: Path) -> None:
+    """Give content another name, in the place of what has it; copied where no disk can do that.
+
+    Raises:
+        AgentError: the folder cannot be written.
+    """
+    fresh = path.parent / f".part-{path.name}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.unlink(missing_ok=True)
+        try:
+            os.link(content, fresh)
+        except OSError:
+            shutil.copyfile(content, fresh)
+        fresh.chmod(0o644)
+        fresh.replace(path)
+        durable.sync_folder(path.parent)
+    except OSError as error:
+        raise durable.refused(error, path.parent) from error
+
+
 class _FileTag(Tag):
     """A server's name for a part, kept beside it."""
 

@@ -217,8 +217,10 @@ def get(url: str, headers: Mapping[str, str], route: Route, pace: Pace) -> Itera
                 watchdog.socket = connection.sock
                 connection.request("GET", path, headers=sent)
                 response = connection.getresponse()
-            # Outside of `telling`: what the block does with a disk is no fault of the network.
-            yield Answer(url, response, watchdog)
+            # Outside of `telling`: what the block does with a disk is no fault of the network. And
+            # closed by itself: the connection has handed its socket over to the response.
+            with contextlib.closing(response):
+                yield Answer(url, response, watchdog)
     finally:
         connection.close()
 

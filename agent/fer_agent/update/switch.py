@@ -77,6 +77,10 @@ class Switch:
             return set()
         return {name for name in found if Versions(self.store, name).linked() is not None}
 
+    def folder(self, release: Release) -> Path:
+        """Return where a version lies in the store, whether or not it does."""
+        return Versions(self.store, release.name).folder(_build(release).key)
+
     def refused_before(self, release: Release) -> str:
         """Return why a version was refused earlier; empty when it was not."""
         known = state.refusals(self.store).of(release.name, _build(release))

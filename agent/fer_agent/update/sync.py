@@ -18,16 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fer_agent import __version__, durable, model_store
+from fer_agent.detector import yunet_file
 from fer_agent.errors import (
     AgentError,
     ConfigError,
+    ModelFileError,
     TemporaryError,
     UsageError,
     VerificationError,
 )
 from fer_agent.update import report
 from fer_agent.update.cache import FOLDER as CACHE_FOLDER
-from fer_agent.update.cache import ContentCache
+from fer_agent.update.cache import ContentCache, place
 from fer_agent.update.catalog import Catalog, by_number
 from fer_agent.update.connection import Route
 from fer_agent.update.fetch import Fetcher
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fer_agent.config import AgentConfig
-    from fer_agent.update.catalog import Choice, Release
+    from fer_agent.update.catalog import Choice, ListedTarget, Release
     from fer_agent.update.client import Repository
     from fer_agent.update.report import Outcome
     from fer_agent.update.switch import Installed
@@ -47,9 +49,6 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int], None]
 
 logger = logging.getLogger(__name__)
-
-DETECTOR: Final = "yunet"
-"""Name of the face detector in a repository and in the store."""
 
 TUF_FOLDER: Final = ".tuf"
 _STAGED: Final = "sync-"
@@ -146,8 +145,9 @@ class ModelSync:
                 outcome: Outcome = "refused" if isinstance(error, VerificationError) else "failed"
                 session.models.append(self._told(name, catalog, outcome, str(error)))
         if not wish.dry_run and not session.failures:
-            # What was fetched lies in the store now.
-            ContentCache(self.store / CACHE_FOLDER, self.repository.fetcher).keep_only(())
+            # What was fetched lies in the store now; the detector may have been by its first start.
+            cache = ContentCache(self.store / CACHE_FOLDER, self.repository.fetcher)
+            cache.keep_only({yunet_file.YUNET.sha256})
 
     def _wanted(self, wish: Wish, catalog: Catalog) -> list[str]:
         offered = catalog.names()
@@ -220,8 +220,10 @@ class ModelSync:
             before = 0
             for file, target in release.files.items():
                 share = partial(_share, progress, before, release.size_bytes)
-                content = cache.get(self.repository.wanted(target), share)
-                _link(content, folder / file)
+                content = self._stored(release, file, target) or cache.get(
+                    self.repository.wanted(target), share
+                )
+                place(content, folder / file)
                 before += target.size_bytes
             if model_store.read_any_manifest(folder / "manifest.json") != release.manifest:
                 raise VerificationError(
@@ -232,6 +234,15 @@ class ModelSync:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _stored(self, release: Release, file: str, target: ListedTarget) -> Path | None:
+        """Return a file of a version that lies in the store already; None when it does not."""
+        path = self.switch.folder(release) / file
+        try:
+            model_store.verify_file(path, sha256=target.sha256, size_bytes=target.size_bytes)
+        except ModelFileError:
+            return None
+        return path
 
     def _clean_up(self) -> None:
         """Remove what a sync left behind that a power cut ended."""
@@ -317,7 +328,7 @@ def wished(config: AgentConfig, store: Path) -> tuple[str, ...]:
     """Return the names of the models that this device keeps up to date."""
     names = {config.classifier.model, *config.models.names}
     if config.detector.backend != "haar" and config.detector.model_file is None:
-        names.add(DETECTOR)
+        names.add(yunet_file.NAME)
     return tuple(sorted(names | Switch.of(config, store).names()))
 
 
@@ -358,15 +369,6 @@ def _alert(session: _Session, before: str) -> str:
 def _share(progress: Progress, before: int, size_bytes: int, done: int, _all: int) -> None:
     """Tell one file's progress as its share of all."""
     progress(before + done, size_bytes)
-
-
-def _link(content: Path, path: Path) -> None:
-    """Let a file have two names; where the disk knows no such thing, copy it."""
-    try:
-        os.link(content, path)
-    except OSError:
-        shutil.copyfile(content, path)
-    path.chmod(0o644)
 
 
 def _refuse_anothers(store: Path) -> None:

@@ -11,6 +11,10 @@ switch_to() {
     mkdir -p "$units/fer-agent.service.d" || return 1
     rm -f "$units"/fer-agent.service.d/10-*.conf
     cp "$1/bundle/systemd/fer-agent.service" "$units/" || return 1
+    # A release from before there was a sync has no units for it.
+    for unit in fer-agent-sync.service fer-agent-sync.timer; do
+        [ ! -f "$1/bundle/systemd/$unit" ] || cp "$1/bundle/systemd/$unit" "$units/" || return 1
+    done
     for dropin in "$1"/bundle/systemd/10-*.conf; do
         [ -f "$dropin" ] && { cp "$dropin" "$units/fer-agent.service.d/" || return 1; }
     done
@@ -31,6 +35,7 @@ healthy() {
 
 started=$(date '+%Y-%m-%d %H:%M:%S')
 if switch_to "$release" && healthy; then
+    systemctl -q enable --now fer-agent-sync.timer
     echo "$stamp" >"$prefix/active"
     for old in "$prefix"/releases/*; do
         [ "$old" = "$release" ] || [ "$old" = "$previous" ] || rm -rf "$old"

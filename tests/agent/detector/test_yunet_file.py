@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import socket
 import threading
@@ -14,6 +15,8 @@ from fer_agent.config import DetectorConfig
 from fer_agent.detector.yunet_file import YUNET, PinnedFile, locate
 from fer_agent.errors import DownloadError, ModelFileError
 from fer_agent.model_store import verify_file
+from fer_agent.update.connection import Pace
+from fer_agent.update.fetch import Fetcher, Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,6 +32,7 @@ class Upstream:
     def __init__(self) -> None:
         self.behave: Callable[[BaseHTTPRequestHandler], None] = self.whole
         self.requests: list[str] = []
+        self.ranges: list[str] = []
         self.closing = threading.Event()
         upstream = self
 
@@ -75,6 +79,15 @@ class Upstream:
             except OSError:
                 return
 
+    def ranged(self, handler: BaseHTTPRequestHandler) -> None:
+        self.ranges.append(handler.headers["Range"])
+        start = int(handler.headers["Range"].strip("bytes=-"))
+        handler.send_response(206)
+        handler.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
+        handler.send_header("Content-Length", str(len(CONTENT) - start))
+        handler.end_headers()
+        handler.wfile.write(CONTENT[start:])
+
     def missing(self, handler: BaseHTTPRequestHandler) -> None:
         handler.send_error(404)
 
@@ -117,8 +130,6 @@ def source(upstream: Upstream) -> PinnedFile:
         url=f"http://127.0.0.1:{upstream.port}/models/{NAME}",
         sha256=hashlib.sha256(CONTENT).hexdigest(),
         size_bytes=len(CONTENT),
-        timeout_s=60.0,
-        limit_s=60.0,
     )
 
 
@@ -172,27 +183,41 @@ def test_nothing_is_downloaded_where_the_config_forbids_it(
     ("behaviour", "message"),
     [
         ("truncated", "ended after 1000 of 76800 bytes"),
-        ("truncated_without_length", "ended after 1000 of 76800 bytes"),
-        ("other_bytes", "not the pinned one"),
+        ("truncated_without_length", "ended at byte 1000 of 76800"),
+        ("other_bytes", "not the expected"),
         ("too_large", "longer than 76800 bytes"),
         ("missing", "answers 404"),
         ("nonsense", "what"),
-        ("hangs_up", "closed connection"),
-        ("stalls", "timed out"),
+        ("hangs_up", "hung up"),
+        ("stalls", "bytes came in"),
         ("dribbles", "bytes came in"),
     ],
 )
-def test_a_bad_answer_is_an_error_and_leaves_nothing(
+def test_a_bad_answer_is_an_error_and_leaves_no_detector(
     upstream: Upstream, source: PinnedFile, tmp_path: Path, behaviour: str, message: str
 ) -> None:
     upstream.behave = getattr(upstream, behaviour)
-    limits = {"stalls": {"timeout_s": 0.2}, "dribbles": {"limit_s": 0.4}}
-    impatient = replace(source, **limits.get(behaviour, {}))
+    slow = behaviour in ("stalls", "dribbles")
+    pace = Pace(window_s=1.0, window_bytes=2_000) if slow else Pace()
+    fetcher = Fetcher(pace=pace, patience=Patience(attempts=1))
     with pytest.raises(DownloadError, match=message) as caught:
-        locate(DetectorConfig(), tmp_path, source=impatient)
+        locate(DetectorConfig(), tmp_path, source=source, fetcher=fetcher)
     assert source.url in str(caught.value)
     assert caught.value.remedy
-    assert list(tmp_path.rglob("*")) == []
+    assert not (tmp_path / "detectors").exists()
+
+
+def test_a_download_that_broke_off_goes_on_where_it_ended(
+    upstream: Upstream, source: PinnedFile, tmp_path: Path
+) -> None:
+    upstream.behave = upstream.truncated
+    once = Fetcher(patience=Patience(attempts=1))
+    with pytest.raises(DownloadError):
+        locate(DetectorConfig(), tmp_path, source=source, fetcher=once)
+    upstream.behave = upstream.ranged
+    found = locate(DetectorConfig(), tmp_path, source=source, fetcher=once)
+    assert found.read_bytes() == CONTENT
+    assert upstream.ranges == ["bytes=1000-"]
 
 
 def test_a_bad_answer_keeps_nothing_of_the_damaged_file_in_use(
@@ -235,9 +260,9 @@ def test_a_full_disk_is_an_error(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", no_space)
-    with pytest.raises(DownloadError, match=r"cannot write.*No space left"):
+    with pytest.raises(DownloadError, match=r"no room to write.*No space left"):
         locate(DetectorConfig(), tmp_path, source=source)
-    assert list((tmp_path / "detectors").iterdir()) == []
+    assert not (tmp_path / "detectors").exists()
 
 
 def test_proxies_of_the_environment_are_honoured(
@@ -249,6 +274,38 @@ def test_proxies_of_the_environment_are_honoured(
     elsewhere = replace(source, url=f"http://models.invalid/{NAME}")
     assert locate(DetectorConfig(), tmp_path, source=elsewhere).read_bytes() == CONTENT
     assert upstream.requests == [f"http://models.invalid/{NAME}"]
+
+
+def write_synced(store: Path, content: bytes) -> Path:
+    """Lay a version of the detector into the store, as a sync does."""
+    folder = store / ".versions" / "yunet" / "2023.3.0-01234567"
+    folder.mkdir(parents=True)
+    (folder / "yunet.onnx").write_bytes(content)
+    entry = {"path": "yunet.onnx", "precision": "fp32", "bytes": len(content),
+             "sha256": hashlib.sha256(content).hexdigest()}  # fmt: skip
+    manifest = {
+        "schema_version": 1, "name": "yunet", "version": "2023.3.0", "task": "face-detection",
+        "files": [entry], "source": "https://example.org/yunet.onnx", "licence": "Apache-2.0",
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (store / "yunet").symlink_to(".versions/yunet/2023.3.0-01234567")
+    return folder / "yunet.onnx"
+
+
+def test_a_synced_version_comes_before_the_pinned_file(
+    upstream: Upstream, source: PinnedFile, tmp_path: Path
+) -> None:
+    synced = write_synced(tmp_path, b"synced")
+    assert locate(DetectorConfig(), tmp_path, source=source) == synced
+    assert upstream.requests == []
+
+
+def test_a_damaged_synced_version_gives_way_to_the_pinned_file(
+    source: PinnedFile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_synced(tmp_path, b"synced").write_bytes(b"broken")
+    assert locate(DetectorConfig(), tmp_path, source=source).read_bytes() == CONTENT
+    assert "cannot use the face detector that was synced" in caplog.text
 
 
 def test_the_pin_is_that_of_the_published_file(shared: Path) -> None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import web_server as web
-from conftest import NAME, Device, make_files
 from securesystemslib.signer import CryptoSigner
 from simulated_repository import SimulatedRepository
+from syncing_device import NAME, Device, make_files
 from tuf.api.metadata import Metadata, Root
 
 from fer_agent.errors import AgentError
@@ -143,7 +143,7 @@ def test_freeze_is_noticed_when_the_old_metadata_expires(
     owner.add(make_files("1.1.0"))
     owner.publish()
     synced.clock.pass_days(6)
-    assert synced.sync().models[0].outcome == "current"
+    assert synced.sync().models[0].available == "1.0.0"
     synced.clock.pass_days(2)
     fails(synced, REFUSED, says="timestamp.json is expired")
     server.site = owner.site
@@ -178,13 +178,14 @@ def test_mix_and_match_of_lists_from_different_times(
     old = owner.site["metadata/2.targets.json"]
     owner.add(make_files("1.1.0"))
     owner.publish()
-    server.fault(r"/metadata/3\.targets\.json", web.instead(old))
-    fails(synced, REFUSED, says="targets version 3, got version 2")
-    server.heal()
+    # The snapshot first: what verified stays with the device, and is not asked for again.
     server.fault(
         r"/metadata/3\.snapshot\.json", web.instead(owner.site["metadata/2.snapshot.json"])
     )
     fails(synced, REFUSED, says="snapshot version 3, got 2")
+    server.heal()
+    server.fault(r"/metadata/3\.targets\.json", web.instead(old))
+    fails(synced, REFUSED, says="targets v3, got v2")
 
 
 def test_rollback_of_the_timestamp(
@@ -407,3 +408,21 @@ def test_a_damaged_file_in_the_store_is_noticed(synced: Device) -> None:
     assert "sha256" in found.problem
     with pytest.raises(AgentError):
         verify_file(path, sha256="0" * 64)
+
+
+def test_after_the_loss_of_all_root_keys_a_new_root_file_begins_anew(
+    synced: Device, server: WebServer, owner: SimulatedRepository
+) -> None:
+    """The old repository's metadata on the device, its roots included, is in nobody's way."""
+    owner.rotate("root")
+    owner.rotate("timestamp")
+    owner.publish()
+    synced.sync()
+    successor = SimulatedRepository(owner.now)
+    successor.add(make_files("1.1.0"))
+    successor.publish()
+    server.site = successor.site
+    fails(synced, REFUSED, says="not signed by enough of its keys|must be")
+    synced.root_file.write_bytes(successor.trust_anchor())
+    synced.sync()
+    assert synced.versions() == ["1.1.0", "1.0.0"]

@@ -263,7 +263,9 @@ def refresh(
         renews_root="root" in renewed,
     )
     if after is not None and (found := summary.faults(after, utc_now())):
-        raise FindingsError(found[0], remedy="see docs/publishing.md; until then devices refuse it")
+        raise FindingsError(
+            found[0], remedy="see docs/model-updates.md; until then devices refuse it"
+        )
 
 
 @app.command()
@@ -371,5 +373,5 @@ def status(
     if tree["faults"]:
         raise FindingsError(
             f"devices refuse this repository or a part of it: {tree['faults'][0]}",
-            remedy="see docs/publishing.md on expiry and recovery",
+            remedy="see docs/model-updates.md on expiry and recovery",
         )
