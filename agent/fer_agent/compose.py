@@ -19,9 +19,12 @@ from fer_agent.camera.sources import make_camera
 from fer_agent.camera.view import OriginalCoordinates, View, ViewedCamera
 from fer_agent.classifier import CropClassifier
 from fer_agent.errors import DownloadError, ModelFileError
+from fer_agent.detector.resting import RestingDetector
 from fer_agent.health import CameraMeter, HealthReporter
 from fer_agent.messages import Identity
 from fer_agent.model_choice.resolve import configured, resolve
+from fer_agent.model_choice.resolve import resolve
+from fer_agent.pacing import Pace, PacedCamera, ThrottleWatch
 from fer_agent.payloads import InfoPayload, ModelInfo, Models
 from fer_agent.pipeline import Pipeline
 from fer_agent.recorder import Record, RecordingClassifier
@@ -118,7 +121,8 @@ def build(
     record = None
     if options.record is not None:
         record = Record(options.record, _record_header(config, models.ready, identity))
-    line = _Line(config, models.classifier, new_detector, record, options.max_frames)
+    pace = Pace()
+    line = _Line(config, models.classifier, new_detector, record, options.max_frames, pace)
     pipelines: dict[str, Pipeline] = {}
     meters: list[CameraMeter] = []
     pulses: dict[str, Callable[[], int]] = {}
@@ -145,6 +149,8 @@ def build(
     chores: list[Chore] = [models]
     if publisher is not None:
         chores.append(UpdateNews(store, config.classifier.model, publisher))
+    if config.health.slow_when_throttled:
+        chores.append(ThrottleWatch(pace))
     return Agent(
         pipelines,
         publisher=publisher,
@@ -178,18 +184,19 @@ class _Line:
     new_detector: Callable[[], FaceDetector]
     record: Record | None
     max_frames: int | None
+    pace: Pace
 
     def pipeline(
         self, name: str, camera: ThreadedCamera, outlet: Publisher
     ) -> tuple[Pipeline, CameraMeter]:
         """Put the stages of one camera together, each behind its wrapper."""
         clock = StageClock()
-        meter = CameraMeter(camera.stats, clock)
         seen: Camera = camera
         section = self.config.camera[name]
         if view := View.of(section):
             seen = viewed = ViewedCamera(camera, view)
             outlet = OriginalCoordinates(outlet, viewed, view)
+        seen = paced = PacedCamera(seen, self.pace, camera.stats)
         seen = TimedCamera(seen, clock, own_pace=section.pace == "own")
         if self.max_frames is not None:
             seen = FirstFrames(seen, self.max_frames)
@@ -198,13 +205,23 @@ class _Line:
             classifier = RecordingClassifier(classifier, self.record, name)
         pipeline = Pipeline(
             camera=seen,
-            detector=TimedDetector(self.new_detector(), clock),
+            detector=self._detector(clock),
             tracker=TimedTracker(IouTracker(self.config.tracker), clock),
             classifier=classifier,
             smoother=TimedSmoother(_smoother(self.config), clock),
             publisher=TimedPublisher(outlet, clock),
         )
-        return pipeline, meter
+        return pipeline, CameraMeter(paced.stats, clock)
+
+    def _detector(self, clock: StageClock) -> FaceDetector:
+        """Make one camera's detector; only searches are timed, not the frames it rests in."""
+        detector = TimedDetector(self.new_detector(), clock)
+        tracker, rest_s = self.config.tracker, self.config.detector.rest_s
+        if not rest_s:
+            return detector
+        return RestingDetector(
+            detector, rest_s=rest_s, settle_s=tracker.max_missed_s, looks=tracker.confirm_frames
+        )
 
 
 def _detector(

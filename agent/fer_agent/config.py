@@ -212,6 +212,9 @@ class DetectorConfig(Section):
     nms_iou: Share = 0.3
     """Of two faces that overlap more than this, the better one stays."""
 
+    rest_s: Annotated[float, Field(ge=0.0, le=2.0)] = 0.3
+    """While nothing moves, faces are looked for this often, in seconds; 0 looks at every frame."""
+
     threads: Annotated[int, Field(ge=1, le=64)] = 1
     """Threads inside one inference."""
 
@@ -352,6 +355,9 @@ class HealthConfig(Section):
 
     interval_s: Seconds = 60.0
     """Seconds between two health messages."""
+
+    slow_when_throttled: bool = True
+    """Take 15, 8, then 4 frames a second while the board slows itself down for heat or power."""
 
 
 class AgentConfig(Section):

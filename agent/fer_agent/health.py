@@ -40,6 +40,7 @@ class _Totals:
     captured: int
     dropped: int
     processed: int
+    detected: int
 
 
 class HealthReporter:
@@ -79,17 +80,15 @@ class HealthReporter:
         self._last = now
         elapsed_s = max((now.at_ns - before.at_ns) / 1e9, 1e-6)
         clock = ClockReading.now()
-        process_fps = round((now.processed - before.processed) / elapsed_s, 2)
         counters = self._counters() if self._counters is not None else None
         return HealthPayload(
             session=self._session,
             time=clock.wall(now.at_ns),
             uptime_s=round((now.at_ns - self._started_ns) / 1e9, 1),
             camera_fps=round((now.captured - before.captured) / elapsed_s, 2),
-            process_fps=process_fps,
+            process_fps=round((now.processed - before.processed) / elapsed_s, 2),
             skipped_fps=round((now.dropped - before.dropped) / elapsed_s, 2),
-            # Every processed frame goes through the detector.
-            detection_fps=process_fps,
+            detection_fps=round((now.detected - before.detected) / elapsed_s, 2),
             latency_ms=self._latencies(),
             memory_bytes=board.private_dirty_bytes(),
             temperature_c=board.temperature_c(),
@@ -106,6 +105,7 @@ class HealthReporter:
             captured=sum(each.captured for each in stats),
             dropped=sum(each.dropped for each in stats),
             processed=sum(meter.clock.processed for meter in self._meters),
+            detected=sum(meter.clock.detected for meter in self._meters),
         )
 
     def _latencies(self) -> dict[str, LatencyPayload]:

@@ -212,9 +212,9 @@ class HealthPayload(Payload):
     process_fps: Rate | None = None
     """Frames a second that went through the whole pipeline."""
     skipped_fps: Rate | None = None
-    """Frames a second replaced by newer ones before they were taken."""
+    """Frames a second replaced by newer ones before they were taken, or left out for the heat."""
     detection_fps: Rate | None = None
-    """Runs of the face detector a second."""
+    """Frames a second searched for faces; fewer than went through while nothing moves."""
     latency_ms: dict[str, LatencyPayload] = Field(default_factory=dict)
     """Per stage (detect, track, classify, smooth, publish) and `total`, capture to event."""
     memory_bytes: Count | None = None

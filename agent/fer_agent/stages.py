@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         Publisher,
         Smoother,
     )
-    from fer_agent.records import Frame
+    from fer_agent.records import Faces, Frame
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -42,6 +42,8 @@ class StageClock:
         }
         self.processed = 0
         """Frames that went through all stages."""
+        self.detected = 0
+        """Frames in which faces were searched for."""
 
     def timed(self, stage: str, call: Callable[_P, _R]) -> Callable[_P, _R]:
         """Return `call` with its duration noted under `stage`."""
@@ -121,10 +123,16 @@ class FirstFrames:
 
 
 class TimedDetector:
-    """A detector whose calls are timed."""
+    """A detector whose calls are timed and counted."""
 
     def __init__(self, detector: FaceDetector, clock: StageClock) -> None:
-        self.detect = clock.timed("detect", detector.detect)
+        self._detect = clock.timed("detect", detector.detect)
+        self._clock = clock
+
+    def detect(self, frame: Frame) -> Faces:
+        """Find the faces in one frame, best score first."""
+        self._clock.detected += 1
+        return self._detect(frame)
 
 
 class TimedTracker:

@@ -10,7 +10,7 @@ import contextlib
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -65,14 +65,14 @@ def read_state(root: Path = Path("/")) -> BoardState:
         root: where the kernel's files lie.
     """
     sensors = _sensors(root) or _pi_sensor() or _jetson_sensors()
-    flags = _pi_flags(root)
     cores = root / "sys/devices/system/cpu"
     governors = {
         name
         for path in cores.glob("cpufreq/policy*/scaling_governor")
         if (name := _text(path)) is not None
     }
-    return BoardState(
+    return replace(
+        read_throttling(root),
         temperature_c=max(sensors.values(), default=None),
         sensors_c=sensors or None,
         clock_mhz=_pi_clock_mhz() or _highest_mhz(cores, "scaling_cur_freq"),
@@ -80,6 +80,13 @@ def read_state(root: Path = Path("/")) -> BoardState:
         governor=", ".join(sorted(governors)) or None,
         gpu_clock_mhz=_gpu_clock_mhz(root),
         power_mode=_power_mode(),
+    )
+
+
+def read_throttling(root: Path = Path("/")) -> BoardState:
+    """Read only what tells of throttling: files, or on a Pi that hides them one short program."""
+    flags = _pi_flags(root)
+    return BoardState(
         throttled=None if flags is None else bool(_reasons(flags)),
         throttled_since_boot=None if flags is None else bool(flags >> _PI_SINCE_BOOT_SHIFT),
         throttle_reasons=() if flags is None else _reasons(flags),

@@ -156,6 +156,7 @@ def test_stage_clock_keeps_durations_until_they_are_taken() -> None:
     assert len(detector.detect(frame(0))) == 1
     list(TimedCamera(ListCamera([frame(0), Gap(0, "seam")]), clock).frames())
     taken = clock.take()
+    assert clock.detected == 1
     assert set(taken) == set(STAGES)
     assert [len(taken[stage]) for stage in ("detect", "total", "track")] == [1, 1, 0]
     assert clock.processed == 1
@@ -183,6 +184,24 @@ def test_health_rates_are_of_the_time_since_the_last_report() -> None:
     assert second.latency_ms == {}
     assert first.outbox is None
     assert first.memory_bytes
+
+
+def test_health_tells_frames_searched_from_frames_processed() -> None:
+    clock = StageClock()
+    health = HealthReporter(
+        [CameraMeter(lambda: CameraStats(0, 0, 0), clock)],
+        session=SESSION,
+        interval_s=1,
+        counters=None,
+    )
+    detector = TimedDetector(OneFace(), clock)
+    for number in range(10):
+        if number % 5 == 0:
+            detector.detect(frame(number))
+        clock.frame_done(number)
+    figures = health.measure()
+    assert figures.process_fps is not None
+    assert figures.detection_fps == pytest.approx(figures.process_fps / 5, rel=0.01)
 
 
 def test_agent_ends_when_every_source_is_finished() -> None:
