@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 import onnxruntime
 import paho.mqtt.client as paho
-from scenes import TWO_PEOPLE
 
 from fer_agent.config import MqttConfig
 from fer_agent.messages import Identity
@@ -41,17 +40,16 @@ def use_home(home: Path) -> None:
 
 @contextlib.contextmanager
 def agent(
-    shared: Path, yunet_file: Path, broker_uri: str, *more: str
+    source: Path, yunet_file: Path, broker_uri: str, *more: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run `fer-agent run` on a looping clip of two people."""
+    """Run `fer-agent run` on a source, again and again."""
     environ = {
         **os.environ,
         "FER_AGENT__DETECTOR__MODEL_FILE": str(yunet_file),
         "FER_AGENT__CAMERA__MAIN__LOOP": "true",
         "FER_AGENT__DEVICE__ID": "fer-bench",
     }
-    source = str((shared / "media" / TWO_PEOPLE).resolve())
-    options = ["--context", "research", "--source", source, "--broker", broker_uri, *more]
+    options = ["--context", "research", "--source", str(source), "--broker", broker_uri, *more]
     process = subprocess.Popen(  # noqa: S603  ourselves
         [sys.executable, "-m", "fer_agent.cli", "run", *options],
         env=environ,
@@ -67,8 +65,13 @@ def agent(
         process.communicate(timeout=PATIENCE_S)
 
 
-def memory_mb(shared: Path, yunet_file: Path, frames: int = 300) -> tuple[float, float]:
+def memory_mb(source: Path, yunet_file: Path, frames: int = 300) -> tuple[float, float]:
     """Run `fer-agent run` until so many frames went through both networks.
+
+    Args:
+        source: what it plays, again and again.
+        yunet_file: its detector.
+        frames: so many.
 
     Returns:
         What it alone has and has written to (`Private_Dirty`), and all that it alone has (the
@@ -76,7 +79,7 @@ def memory_mb(shared: Path, yunet_file: Path, frames: int = 300) -> tuple[float,
     """
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "record.jsonl"
-        with agent(shared, yunet_file, "mqtt://127.0.0.1:9", "--record", str(record)) as process:
+        with agent(source, yunet_file, "mqtt://127.0.0.1:9", "--record", str(record)) as process:
             deadline_s = time.monotonic() + PATIENCE_S * 5
             while not record.exists() or record.read_bytes().count(b"\n") < frames:
                 if time.monotonic() > deadline_s:
@@ -88,7 +91,7 @@ def memory_mb(shared: Path, yunet_file: Path, frames: int = 300) -> tuple[float,
     return dirty / 1024, (dirty + clean) / 1024
 
 
-def first_event_s(shared: Path, yunet_file: Path) -> tuple[float, float]:
+def first_event_s(source: Path, yunet_file: Path) -> tuple[float, float]:
     """Run `fer-agent run` until its first event comes to a broker.
 
     Returns:
@@ -104,7 +107,7 @@ def first_event_s(shared: Path, yunet_file: Path) -> tuple[float, float]:
         client.subscribe("fer/v1/+/cameras/+/events")
         ready.wait(PATIENCE_S)
         started_s = time.monotonic()
-        with agent(shared, yunet_file, f"mqtt://127.0.0.1:{port}") as process:
+        with agent(source, yunet_file, f"mqtt://127.0.0.1:{port}") as process:
             if not came.wait(PATIENCE_S):
                 raise SystemExit("no event came")
             waited_s = time.monotonic() - started_s

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import tarfile
 import time
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
+from fer_agent.camera.clips import play
 from fer_agent.camera.planes import yuyv_frame
 from fer_agent.camera.replay import make_frame
 from fer_agent.records import CameraStats
@@ -33,12 +35,8 @@ _NOISE = 2.0
 
 def two_faces(shared: Path) -> list[Bgr]:
     """Return a clip of two people, and their way back so that nobody jumps."""
-    clip = []
-    capture = cv2.VideoCapture(str(shared / "media" / TWO_PEOPLE))
-    while (read := capture.read())[0]:
-        clip.append(np.asarray(cv2.resize(read[1], FRAME_SIZE), np.uint8))
-    capture.release()
-    facing = clip[:20]
+    clip = (picture.bgr for picture in play(shared / "media" / TWO_PEOPLE, FPS))
+    facing = [np.asarray(cv2.resize(bgr, FRAME_SIZE), np.uint8) for bgr in islice(clip, 20)]
     return [*facing, *facing[::-1]]
 
 

@@ -55,7 +55,7 @@ def run(
     ] = None,
 ) -> None:
     """Run the agent: the service's main process."""
-    from fer_agent import compose
+    from fer_agent import compose, memory
 
     publish = broker != "none"
     settings = _load_config(
@@ -69,6 +69,7 @@ def run(
                     publish=publish, max_frames=max_frames, record=record, progress=progress
                 ),
             )
+        memory.settle()
         with stopping(agent.stop):
             agent.run()
     except CameraError as error:
