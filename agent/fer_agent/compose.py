@@ -18,12 +18,11 @@ from fer_agent.camera.alerts import with_alert
 from fer_agent.camera.sources import make_camera
 from fer_agent.camera.view import OriginalCoordinates, View, ViewedCamera
 from fer_agent.classifier import CropClassifier
-from fer_agent.errors import DownloadError, ModelFileError
 from fer_agent.detector.resting import RestingDetector
+from fer_agent.errors import DownloadError, ModelFileError
 from fer_agent.health import CameraMeter, HealthReporter
 from fer_agent.messages import Identity
 from fer_agent.model_choice.resolve import configured, resolve
-from fer_agent.model_choice.resolve import resolve
 from fer_agent.pacing import Pace, PacedCamera, ThrottleWatch
 from fer_agent.payloads import InfoPayload, ModelInfo, Models
 from fer_agent.pipeline import Pipeline

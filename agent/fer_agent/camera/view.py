@@ -54,6 +54,7 @@ class View:
             frame,
             luma=self._turn(frame.luma),
             to_bgr=None if to_bgr is None else lambda: self._turn(to_bgr()),
+            to_scaled_bgr=None,
         )
 
     def to_original(self, xyxy: Float32Array, original: Size) -> Float32Array:

@@ -51,7 +51,10 @@ class Letterbox:
             cv2.resize(frame.luma, self._size, dst=gray, interpolation=cv2.INTER_LINEAR)
             np.copyto(self._picture, gray)
             return
-        cv2.resize(frame.bgr(), self._size, dst=self._bgr, interpolation=cv2.INTER_LINEAR)
+        if frame.to_scaled_bgr is not None:
+            self._bgr = frame.to_scaled_bgr(self._size)
+        else:
+            cv2.resize(frame.bgr(), self._size, dst=self._bgr, interpolation=cv2.INTER_LINEAR)
         # Split as bytes and converted in one go that takes 0.22 ms of 640x480; plane by plane 0.33,
         # splitting floats 0.38, blobFromImage 1.7 (x86-64, cold caches).
         cv2.split(self._bgr, self._channels)

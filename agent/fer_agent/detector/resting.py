@@ -120,5 +120,11 @@ def _same(faces: Faces, others: Faces) -> bool:
 
 
 def _is_near(box: list[float], other: list[float]) -> bool:
-    reach = _SAME_PLACE * max(box[2] - box[0], box[3] - box[1])
-    return all(abs(ours - theirs) <= reach for ours, theirs in zip(box, other, strict=True))
+    left, top, right, bottom = box
+    reach = _SAME_PLACE * max(right - left, bottom - top)
+    return (
+        abs(left - other[0]) <= reach
+        and abs(top - other[1]) <= reach
+        and abs(right - other[2]) <= reach
+        and abs(bottom - other[3]) <= reach
+    )

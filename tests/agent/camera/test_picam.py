@@ -7,11 +7,13 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import fake_picamera2
 import numpy as np
 import pytest
 
 from fer_agent.camera.picam import PicamSource
+from fer_agent.camera.planes import full_range_frame
 from fer_agent.camera.threaded import ThreadedCamera
 from fer_agent.errors import CameraError
 from fer_agent.records import CameraStatus, Frame, Gap
@@ -201,3 +203,22 @@ def test_real_pi_camera_gives_frames() -> None:
         assert frame.size == (640, 480)
     finally:
         one.close()
+
+
+@pytest.mark.parametrize("size", [(320, 240), (160, 120), (320, 180), (640, 480)])
+def test_the_scaled_colours_are_those_of_the_whole_picture(size: tuple[int, int]) -> None:
+    picture = cv2.GaussianBlur(
+        np.random.default_rng(5).integers(0, 256, (480, 640, 3)).astype(np.uint8), (0, 0), 6
+    )
+    picture = cv2.normalize(picture, None, 0, 255, cv2.NORM_MINMAX)
+    ycrcb = cv2.cvtColor(picture, cv2.COLOR_BGR2YCrCb)
+    rows = [ycrcb[:, :, 0]]
+    for plane in (2, 1):  # U before V, a quarter of the picture each, two of its rows in one
+        half = cv2.resize(ycrcb[:, :, plane], (320, 240), interpolation=cv2.INTER_AREA)
+        rows.append(half.reshape(120, 640))
+    frame = full_range_frame(np.vstack(rows), 640, 1)
+    assert frame.to_scaled_bgr is not None
+    whole = cv2.resize(frame.bgr(), size)
+    off = np.abs(frame.to_scaled_bgr(size).astype(int) - whole)
+    assert off.mean() < 1.0
+    assert np.percentile(off, 99) <= 4

@@ -44,6 +44,21 @@ def test_buffers_are_reused_and_filled_anew() -> None:
     assert letterbox.tensor is first
 
 
+def test_a_camera_that_scales_by_itself_is_asked_for_the_size_wanted() -> None:
+    asked = []
+
+    def scaled(size: tuple[int, int]) -> np.ndarray:
+        asked.append(size)
+        return np.full((*size[::-1], 3), (10, 20, 30), np.uint8)
+
+    letterbox = Letterbox((640, 480), 320)
+    luma = np.zeros((480, 640), np.uint8)
+    letterbox.fill(Frame(luma, 0, 0, lambda: pytest.fail("the whole picture"), scaled))
+    assert asked == [(320, 240)]
+    planes = [np.unique(plane[:240]).tolist() for plane in letterbox.tensor[0]]
+    assert planes == [[10.0], [20.0], [30.0]]
+
+
 def test_points_come_back_to_the_frame() -> None:
     letterbox = Letterbox((640, 360), 320)
     points = np.array([[0, 0], [160, 90]], np.float32)
