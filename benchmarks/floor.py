@@ -38,6 +38,7 @@ CORES = (
     Core("Raspberry Pi 4, Cortex-A72", 1.8, 4, 12.8),
     Core("Raspberry Pi 5, Cortex-A76", 2.4, 8, 17.1),
     Core("Jetson Orin Nano, Cortex-A78AE", 1.5, 8, 68.0),
+    Core("x86-64 with AVX2, 2.45 GHz", 2.45, 16, 25.6),
 )
 
 

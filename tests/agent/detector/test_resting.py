@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from fer_agent import model_store
+from fer_agent import compose, model_store
 from fer_agent.camera.clips import play
 from fer_agent.camera.replay import make_frame
 from fer_agent.classifier import CropClassifier
-from fer_agent.config import DetectorConfig, SmootherConfig, TrackerConfig
+from fer_agent.config import AgentConfig, DetectorConfig, SmootherConfig, TrackerConfig
 from fer_agent.demo_scene import COLLINS, HOPPER, Pose, Scene
 from fer_agent.detector.resting import RestingDetector
 from fer_agent.detector.yunet import YuNetDetector
 from fer_agent.pipeline import Pipeline
-from fer_agent.records import Faces, Frame
+from fer_agent.records import CameraStats, Faces, Frame
 from fer_agent.runtime.onnx import OnnxSession
 from fer_agent.smoother import EmotionSmoother
 from fer_agent.tracker import IouTracker
@@ -259,6 +259,33 @@ class Clip:
 
     def close(self) -> None:
         pass
+
+
+class StillCamera(Clip):
+    def stats(self) -> CameraStats:
+        return CameraStats(captured=0, dropped=0, reopened=0)
+
+
+@pytest.mark.parametrize(("rest_s", "searched"), [(0.3, 60), (0.0, 120)])
+def test_the_composed_agent_rests_unless_it_is_told_not_to(
+    yunet_file: Path, tmp_path: Path, rest_s: float, searched: int
+) -> None:
+    config = AgentConfig.model_validate(
+        {
+            "deployment": {"context": "research"},
+            "camera": {"main": {"source": "memory", "pace": "fast"}},
+            "detector": {"model_file": yunet_file, "rest_s": rest_s},
+            "models": {"path": tmp_path},
+        }
+    )
+    camera = StillCamera([still(at_s) for at_s in times(30, 4)])
+    agent = compose.build(config, compose.RunOptions(publish=False), new_camera=lambda *_: camera)
+    agent.pipelines["main"].run()
+    figures = agent.health.measure()
+    assert figures.process_fps is not None
+    assert figures.detection_fps is not None
+    share = figures.detection_fps / figures.process_fps
+    assert share == pytest.approx(searched / 120, abs=0.12)
 
 
 class Collector:
