@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import signal
 import sys
 import traceback
 from contextlib import closing, contextmanager, nullcontext, suppress
@@ -13,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
+import gevent
 import typer
 from gevent.lock import BoundedSemaphore
 
@@ -181,7 +183,7 @@ def status(
     if follow is None:
         follow = live and reach.strict
     with _opened(reach, any_board=True) as fleet:
-        with suppress(KeyboardInterrupt) if follow else nullcontext():
+        with _until_interrupted() if follow else nullcontext():
             remote.show_status(
                 fleet, follow=follow, clear=follow and live, as_json=as_json, write=typer.echo
             )
@@ -198,7 +200,7 @@ def logs(
 ) -> None:
     """Show the service's log."""
     with _opened(reach, any_board=True) as fleet:
-        with suppress(KeyboardInterrupt) if follow else nullcontext():
+        with _until_interrupted() if follow else nullcontext():
             remote.show_logs(fleet, follow=follow, lines=lines, write=typer.echo)
         sys.exit(exit_code(_outcomes(fleet, "seen")))
 
@@ -242,6 +244,20 @@ def _opened(reach: Reach, *, any_board: bool = False) -> Iterator[Fleet]:
         yield fleet
     finally:
         fleet.close()
+
+
+@contextmanager
+def _until_interrupted() -> Iterator[None]:
+    """End the block quietly at Ctrl-C, which may arrive in any board's greenlet."""
+    main_, loop = gevent.getcurrent(), gevent.get_hub().loop
+    watcher = gevent.signal_handler(
+        signal.SIGINT, loop.run_callback, main_.throw, KeyboardInterrupt
+    )
+    try:
+        with suppress(KeyboardInterrupt):
+            yield
+    finally:
+        watcher.cancel()
 
 
 def _say(line: str) -> None:

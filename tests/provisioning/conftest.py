@@ -200,6 +200,7 @@ def boot(root: Path, key: Path, folder: Path) -> Iterator[Machine]:
     try:
         leader = _wait_until_running(nspawn, Path(log.name))
         machine = Machine(name, leader, 0, key, folder / f"{name}.known_hosts")
+        machine.run(f"hostname {name} && echo 127.0.1.1 {name} >>/etc/hosts")
         _start_sshd(machine)
         yield machine
     finally:
