@@ -114,6 +114,11 @@ def default_places(env: Mapping[str, str]) -> list[Path]:
     return places[::-1] if os.geteuid() == 0 else places
 
 
+def usual_file(env: Mapping[str, str]) -> Path | None:
+    """Return the file that is read when none is named; None when there is none anywhere."""
+    return next((place for place in default_places(env) if _is_there(place)), None)
+
+
 def template(settings: Mapping[str, Any] | None = None) -> str:
     """Write a configuration file with every key, its default and what it means.
 
@@ -184,7 +189,7 @@ def _layers(
     """Lay environment and overrides over the file; nothing is checked but that keys are keys."""
     env = os.environ if env is None else env
     if path is None:
-        path = next((place for place in default_places(env) if place.exists()), None)
+        path = usual_file(env)
     tables: dict[str, Any] = {}
     origins: Origins = {(): str(path) if path else NO_FILE}
     if path:
@@ -200,6 +205,13 @@ def _layers(
         if value is not None:
             _set(tables, origins, tuple(dotted.split(".")), value, COMMAND_LINE)
     return tables, origins
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:  # what lies in there only others may see; reading it says so
+        return True
 
 
 def _read_text(path: Path) -> str:

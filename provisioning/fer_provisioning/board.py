@@ -17,7 +17,14 @@ _WHEEL_ARCHITECTURES = {"arm64": "aarch64", "amd64": "x86_64"}
 _PI_SYSTEMS = ("bookworm", "trixie")
 _JETPACKS = {36: "JetPack 6", 38: "JetPack 7"}
 """JetPack by the major release of Jetson Linux (L4T), as NVIDIA's JetPack archive lists them."""
-_OLD_JETPACKS = {32: "JetPack 4 (Python 3.6)", 34: "JetPack 5 (Python 3.8)", 35: "JetPack 5 (3.8)"}
+_OLDEST_JETPACK = min(_JETPACKS)
+_OLD_JETPACKS = {
+    32: "JetPack 4 (Python 3.6)",
+    34: "JetPack 5 (Python 3.8)",
+    35: "JetPack 5 (Python 3.8)",
+}
+_JETPACK_PARTS = {"tensorrt": "TensorRT for Python", "nvcc": "the CUDA toolkit"}
+"""What a Jetson flashed without JetPack's components lacks, by the probe's word for it."""
 
 
 class UnsupportedBoardError(UnavailableError):
@@ -84,7 +91,7 @@ class Board:
 
     Attributes:
         kind: which way of installing it needs.
-        name: model and system, for people.
+        name: model and system, for people; boards that differ in it alone get the same release.
         python: major and minor version of the system's python3.
         architecture: as wheels call it, `aarch64` or `x86_64`.
         libc: major and minor version of its glibc.
@@ -94,7 +101,7 @@ class Board:
     """
 
     kind: Kind
-    name: str
+    name: str = field(compare=False)
     python: tuple[int, int]
     architecture: str
     libc: tuple[int, int]
@@ -108,15 +115,25 @@ class Board:
         return self.kind is not Kind.PLAIN
 
     @property
-    def apt_packages(self) -> tuple[str, ...]:
-        """Packages the agent needs from the board's distribution."""
-        return ("python3-picamera2",) if self.kind is Kind.PI else ()
+    def apt_packages(self) -> dict[str, str]:
+        """Packages the agent needs from the board's distribution, by the probe's word for them.
+
+        A Jetson builds pycuda from its source.
+        """
+        if self.kind is Kind.PI:
+            return {"picamera2": "python3-picamera2"}
+        return {"headers": "python3-dev", "compiler": "g++"} if self.kind is Kind.JETSON else {}
+
+    @property
+    def extra_names(self) -> tuple[str, ...]:
+        """Extras of the wheel that this board needs."""
+        jetson = ("jetson",) if self.kind is Kind.JETSON else ()
+        return (*jetson, "provision") if self.is_here else jetson
 
     @property
     def extras(self) -> str:
         """Extras of the wheel, in the brackets pip wants; empty for none."""
-        extras = ["jetson"] * (self.kind is Kind.JETSON) + ["provision"] * self.is_here
-        return f"[{','.join(extras)}]" if extras else ""
+        return f"[{','.join(self.extra_names)}]" if self.extra_names else ""
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -138,8 +155,9 @@ class Board:
     def dropins(self) -> tuple[str, ...]:
         """Drop-ins of the unit that belong on this board."""
         board = () if self.kind is Kind.PLAIN else (f"{self.kind.value}.conf",)
-        # Unknown keys are warnings in every start's log, so older systemds do without.
-        return (*board, "growing-delay.conf") if self.systemd >= 254 else board
+        # Unknown keys are warnings in every start's log, so older systemds have a way of their own.
+        growing = "growing-delay.conf" if self.systemd >= 254 else "growing-delay-before-254.conf"
+        return (*board, growing)
 
 
 def identify(probe: Probe, *, is_here: bool = False) -> Board:
@@ -203,8 +221,14 @@ def _jetpack(probe: Probe) -> str:
     """Name the JetPack from `/etc/nv_tegra_release` (# R36 (release), …) or its core package."""
     match = re.search(r"R(\d+)", probe.get("tegra")) or re.match(r"(\d+)\.", probe.get("l4t"))
     major = int(match[1]) if match else 0
-    if major in _JETPACKS:
-        return _JETPACKS[major]
+    if major >= _OLDEST_JETPACK:
+        lacking = [part for word, part in _JETPACK_PARTS.items() if not probe.get(word)]
+        if lacking:
+            raise UnsupportedBoardError(
+                f"it lacks {' and '.join(lacking)}, which come with JetPack",
+                remedy="run `sudo apt-get install nvidia-jetpack` there",
+            )
+        return _JETPACKS.get(major, f"Jetson Linux R{major}")
     old = _OLD_JETPACKS.get(major, f"Jetson Linux R{major}" if major else "an unknown JetPack")
     raise UnsupportedBoardError(
         f"it has {old}; the agent needs JetPack 6 or 7, whose Python is 3.10 or newer",

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import zipfile
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,14 +17,16 @@ from email.parser import HeaderParser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from fer_agent import __version__
 from fer_agent.errors import DownloadError, UsageError
 from fer_agent.model_store import file_sha256
 from fer_provisioning import layout
-from fer_provisioning.board import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from email.message import Message
 
     from fer_provisioning.board import Board
@@ -33,6 +36,9 @@ _UNIT_PREFIX = "10-"
 
 _SPACE_FACTOR = 4.5
 """Disk a release needs, by the size of its compressed wheels: archive, unpacked, compiled."""
+
+_BUILT_ON_BOARD = {"jetson": ("pycuda",)}
+"""Packages of an extra that have no wheels, because they are built against the board's CUDA."""
 
 _ONLINE_BYTES = 150_000_000
 """Compressed wheels a board fetches itself: measured 101 MB for x86-64 and Python 3.11."""
@@ -57,15 +63,17 @@ class Bundle:
 
     Attributes:
         archive: an uncompressed tar file.
+        archive_bytes: its size.
         needed_bytes: disk space that installing it takes on the board.
     """
 
     archive: Path
+    archive_bytes: int
     needed_bytes: int
 
 
 class Bundler:
-    """Makes bundles in a temporary folder, each kind of board once.
+    """Makes bundles in a temporary folder, each kind of board once, however many ask at a time.
 
     Args:
         wheel: the agent's wheel; None builds it from the checkout, or fetches this version.
@@ -79,6 +87,7 @@ class Bundler:
         self._say = say
         self._releases: dict[Board, tuple[Release, Path]] = {}
         self._bundles: dict[Board, Bundle] = {}
+        self._making = threading.RLock()
         self._cleanup = ExitStack()
         self._folder = Path(self._cleanup.enter_context(tempfile.TemporaryDirectory()))
 
@@ -93,7 +102,8 @@ class Bundler:
             UsageError: the wheel is none of ours.
             DownloadError: the wheel cannot be built or fetched.
         """
-        return self._content(board)[0]
+        with self._making:
+            return self._content(board)[0]
 
     def bundle(self, board: Board) -> Bundle:
         """Pack the release for one kind of board.
@@ -101,9 +111,10 @@ class Bundler:
         Raises:
             DownloadError: a wheel cannot be fetched.
         """
-        if board not in self._bundles:
-            self._bundles[board] = self._pack(board)
-        return self._bundles[board]
+        with self._making:
+            if board not in self._bundles:
+                self._bundles[board] = self._pack(board)
+            return self._bundles[board]
 
     def _content(self, board: Board) -> tuple[Release, Path]:
         """Put together what the release's id is made of."""
@@ -127,21 +138,24 @@ class Bundler:
         release, content = self._content(board)
         wheels = content / "wheels"
         wheels.mkdir()
-        _pip("download", "--no-deps", "--dest", str(content), "pip", what="fetch pip")
+        compressed_bytes = _ONLINE_BYTES
         if self._offline:
             for path in self._wheelhouse(board, content).iterdir():
                 shutil.copy2(path, wheels)
+            compressed_bytes = sum(path.stat().st_size for path in wheels.iterdir())
+        else:
+            _pip("download", "--no-deps", "--dest", str(wheels), "pip", what="fetch pip")
         archive = self._folder / f"{release.id}.tar"
         with tarfile.open(archive, "w") as tar:
             tar.add(content, arcname=".", filter=_anonymous)
-        compressed = sum(path.stat().st_size for path in wheels.iterdir()) or _ONLINE_BYTES
-        return Bundle(archive, int(compressed * _SPACE_FACTOR))
+        return Bundle(archive, archive.stat().st_size, int(compressed_bytes * _SPACE_FACTOR))
 
     def _wheelhouse(self, board: Board, content: Path) -> Path:
         """Return a folder of every wheel a release needs, fetched once for each set of pins."""
         wheel = next(content.glob("agent/*.whl"))
         pins = (content / "constraints.txt").read_text(encoding="utf-8")
-        parts = (platform_tags(board), board.python, board.extras, _requirements(wheel), pins)
+        parts = ("with pip", platform_tags(board), board.python, board.extras,
+                 _requirements(wheel), pins)  # fmt: skip
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         name = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
         folder = cache / "fer-agent" / "wheelhouse" / name
@@ -153,9 +167,11 @@ class Bundler:
             try:
                 _download(board, content, work)
                 work.rename(folder)
-            except BaseException:
+            except OSError:
+                if not folder.is_dir():  # else another run was quicker
+                    raise
+            finally:
                 shutil.rmtree(work, ignore_errors=True)
-                raise
         return folder
 
     def _agent_wheel(self) -> Path:
@@ -224,22 +240,70 @@ def platform_tags(board: Board) -> list[str]:
 
 
 def _download(board: Board, content: Path, wheels: Path) -> None:
-    version = f"{board.python[0]}{board.python[1]}"
+    """Fetch every wheel that the agent needs on a board.
+
+    pip can fetch for another Python and processor than its own, but reads the conditions of a
+    requirement (`; python_version < "3.11"`) as if for its own. So what the board needs in addition
+    is fetched in another round, until nothing is missing.
+    """
     constraints = str(content / "constraints.txt")
     common = ["--dest", str(wheels), "--constraint", constraints, "--prefer-binary"]
-    target = ["--only-binary", ":all:", "--python-version", version, "--implementation", "cp"]
+    target = ["--only-binary", ":all:", "--implementation", "cp"]
+    target += ["--python-version", ".".join(map(str, board.python))]
     for tag in platform_tags(board):
         target += ["--platform", tag]
-    wheel = next(content.glob("agent/*.whl")).as_uri()
-    wanted = [f"fer-agent{'[provision]' if board.is_here else ''} @ {wheel}"]
-    if board.kind is Kind.JETSON:
-        # pycuda has no wheels: the board builds it from its source, with these to build it.
-        source = ["--no-deps", "--no-binary", "pycuda", "pycuda"]
-        _pip("download", *common, *source, what="fetch pycuda")
+    agent = next(content.glob("agent/*.whl"))
+    extras = [one for one in board.extra_names if one not in _BUILT_ON_BOARD]
+    wanted = [f"fer-agent[{','.join(extras)}] @ {agent.as_uri()}", "pip"]
+    for source in (name for extra in board.extra_names for name in _BUILT_ON_BOARD.get(extra, ())):
+        # It has no wheels: the board builds it from its source, with these to build it.
+        _pip("download", *common, "--no-deps", "--no-binary", source, source,
+             what=f"fetch {source}")  # fmt: skip
         wanted += ["setuptools", "wheel", "pytools", "mako", "platformdirs"]
-    _pip("download", *common, *target, *wanted, what="fetch the agent's dependencies")
+    while wanted:
+        _pip("download", *common, *target, *wanted, what="fetch the agent's dependencies")
+        wanted = missing_requirements(board, [*wheels.glob("*.whl"), agent], extras)
     for copy in wheels.glob("fer_agent-*.whl"):
         copy.unlink()
+
+
+def missing_requirements(board: Board, wheels: Sequence[Path], extras: Sequence[str]) -> list[str]:
+    """List what the agent needs on a board beside the given wheels.
+
+    Args:
+        board: whose Python and processor decide which conditions hold.
+        wheels: what is there; the agent's own among them.
+        extras: of the agent.
+    """
+    python = ".".join(map(str, board.python))
+    environment = {
+        "implementation_name": "cpython",
+        "os_name": "posix",
+        "platform_machine": board.architecture,
+        "platform_python_implementation": "CPython",
+        "platform_system": "Linux",
+        "python_full_version": f"{python}.0",
+        "python_version": python,
+        "sys_platform": "linux",
+    }
+    needs = {canonicalize_name(str(_metadata(one)["Name"])): _requirements(one) for one in wheels}
+    missing: set[str] = set()
+    seen: set[tuple[str, str]] = set()
+    pending = [(name, "") for name in needs] + [("fer-agent", extra) for extra in extras]
+    while pending:
+        name, extra = pending.pop()
+        if (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        for need in map(Requirement, needs[canonicalize_name(name)]):
+            if need.marker and not need.marker.evaluate(environment | {"extra": extra}):
+                continue
+            if canonicalize_name(need.name) in needs:
+                pending += [(need.name, one) for one in need.extras]
+            else:
+                need.marker = None
+                missing.add(str(need))
+    return sorted(missing)
 
 
 def _copy_units(board: Board, folder: Path) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import getpass
 import json
+import signal
 import sys
 import traceback
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
+import gevent
 import typer
 from gevent.lock import BoundedSemaphore
 
@@ -54,6 +56,9 @@ WheelOption = Annotated[Path | None, typer.Option(help="The agent's wheel to ins
 OfflineOption = Annotated[
     bool, typer.Option("--offline", help="Copy every package; the board needs no internet.")
 ]
+ReinstallOption = Annotated[
+    bool, typer.Option("--reinstall", help="Make the environment anew even if it is there.")
+]
 AptWaitOption = Annotated[int, typer.Option(min=0, help="Seconds to wait for apt's lock.")]
 
 
@@ -94,6 +99,7 @@ def install(
         list[str] | None,
         typer.Option(help="NAME=FILE: a file to install as systemd credential."),
     ] = None,
+    reinstall: ReinstallOption = False,
     apt_wait: AptWaitOption = deploy.APT_WAIT_S,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
@@ -115,7 +121,8 @@ def install(
     with _opened(reach) as fleet, closing(bundler), TemporaryDirectory() as folder:
         if reach.ask:
             _answer(fleet, Path(folder))
-        job = deploy.Job(bundler, offline, apt_wait, partial(remote.read_file, fleet))
+        read = partial(remote.read_file, fleet)
+        job = deploy.Job(bundler, offline, reinstall, apt_wait, read)
         fleet.plan(partial(deploy.install, job=job))
         _finish(fleet, "installed", reach, dry_run=dry_run, as_json=as_json)
 
@@ -126,6 +133,7 @@ def upgrade(
     *,
     wheel: WheelOption = None,
     offline: OfflineOption = False,
+    reinstall: ReinstallOption = False,
     apt_wait: AptWaitOption = deploy.APT_WAIT_S,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
@@ -133,7 +141,8 @@ def upgrade(
     """Install a new version; one that does not come up healthy in a minute is taken back."""
     bundler = Bundler(wheel=wheel, offline=offline, say=_say)
     with _opened(reach) as fleet, closing(bundler):
-        job = deploy.Job(bundler, offline, apt_wait, partial(remote.read_file, fleet))
+        read = partial(remote.read_file, fleet)
+        job = deploy.Job(bundler, offline, reinstall, apt_wait, read)
         fleet.plan(partial(deploy.upgrade, job=job))
         _finish(fleet, "upgraded", reach, dry_run=dry_run, as_json=as_json)
 
@@ -159,13 +168,25 @@ def status(
     reach: Reach,
     *,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Draw the table again every five seconds.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--follow/--once",
+            "-f",
+            help="Draw the table again every five seconds; an inventory's in a terminal is.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show each board's service: state, version, restarts, last error."""
+    live = sys.stdout.isatty() and not as_json
+    if follow is None:
+        follow = live and reach.strict
     with _opened(reach, any_board=True) as fleet:
-        remote.show_status(fleet, follow=follow and not as_json, as_json=as_json, write=typer.echo)
+        with _until_interrupted() if follow else nullcontext():
+            remote.show_status(
+                fleet, follow=follow, clear=follow and live, as_json=as_json, write=typer.echo
+            )
         outcomes = _outcomes(fleet, "seen")
     sys.exit(exit_code(outcomes) or int(not remote.all_run(fleet)))
 
@@ -179,7 +200,8 @@ def logs(
 ) -> None:
     """Show the service's log."""
     with _opened(reach, any_board=True) as fleet:
-        remote.show_logs(fleet, follow=follow, lines=lines, write=typer.echo)
+        with _until_interrupted() if follow else nullcontext():
+            remote.show_logs(fleet, follow=follow, lines=lines, write=typer.echo)
         sys.exit(exit_code(_outcomes(fleet, "seen")))
 
 
@@ -222,6 +244,20 @@ def _opened(reach: Reach, *, any_board: bool = False) -> Iterator[Fleet]:
         yield fleet
     finally:
         fleet.close()
+
+
+@contextmanager
+def _until_interrupted() -> Iterator[None]:
+    """End the block quietly at Ctrl-C, which may arrive in any board's greenlet."""
+    main_, loop = gevent.getcurrent(), gevent.get_hub().loop
+    watcher = gevent.signal_handler(
+        signal.SIGINT, loop.run_callback, main_.throw, KeyboardInterrupt
+    )
+    try:
+        with suppress(KeyboardInterrupt):
+            yield
+    finally:
+        watcher.cancel()
 
 
 def _say(line: str) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 from pyinfra.operations import apt, files, server, systemd
@@ -29,6 +30,9 @@ APT_WAIT_S = 120
 
 _MIB = 1 << 20
 
+_AGAIN = "~"
+"""Between a release's id and the number of its remake."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -37,12 +41,14 @@ class Job:
     Attributes:
         bundler: makes the release for each kind of board.
         offline: the board fetches nothing itself.
+        reinstall: make the release anew even when it is there.
         apt_wait_s: how long to wait for apt's lock, in seconds.
         read: reads a file on the board as root.
     """
 
     bundler: Bundler
     offline: bool
+    reinstall: bool
     apt_wait_s: int
     read: Callable[[Site, str], str]
 
@@ -52,7 +58,7 @@ def install(site: Site, job: Job) -> None:
     existing = job.read(site, layout.CONFIG) if site.probe.get("config_sha256") else None
     config = settings.for_target(site.target, existing, camera=_board(site).camera)
     _check_secrets(site, config)
-    release = job.bundler.release(_board(site))
+    release = _choose_release(site, job)
     _system(site, job)
     _release(site, job, release)
     _configuration(site, config)
@@ -63,7 +69,7 @@ def upgrade(site: Site, job: Job) -> None:
     """Plan a new release over an installed agent; configuration and data stay as they are."""
     if not site.probe.current_release:
         raise UsageError("no agent is installed there", remedy="run `fer-agent install` first")
-    release = job.bundler.release(_board(site))
+    release = _choose_release(site, job)
     _system(site, job)
     _release(site, job, release)
     _activate(site, release, site.probe.get("config_sha256"))
@@ -96,11 +102,12 @@ def _system(site: Site, job: Job) -> None:
         raise UnavailableError(
             "its python3 lacks the venv module", remedy="run `sudo apt-get install python3` there"
         )
-    missing = [name for name in board.apt_packages if not site.probe.get("picamera2")]
+    missing = [name for word, name in board.apt_packages.items() if not site.probe.get(word)]
     if missing and job.offline:
         raise UnavailableError(
             f"{', '.join(missing)} is missing, and --offline installs no system packages",
-            remedy="use an image that has it (Raspberry Pi OS with desktop), or install online",
+            remedy="use an image that has it (Raspberry Pi OS with desktop), or run "
+            f"`sudo apt-get install {' '.join(missing)}` there while it is online",
         )
     if missing:
         site.add(
@@ -137,18 +144,32 @@ def _system(site: Site, job: Job) -> None:
     )
 
 
+def _choose_release(site: Site, job: Job) -> Release:
+    """Return the release to run: one that is there already, or a new one.
+
+    A release that is made anew gets a number behind its id, so that the old one stays whole.
+    """
+    release = job.bundler.release(_board(site))
+    there = [one for one in site.probe.releases if one.partition(_AGAIN)[0] == release.id]
+    if not there:
+        return release
+    if job.reinstall:
+        fresh = (f"{release.id}{_AGAIN}{number}" for number in count(2))
+        return replace(release, id=next(one for one in fresh if one not in there))
+    current = site.probe.current_release
+    return replace(release, id=current if current in there else there[-1])
+
+
 def _release(site: Site, job: Job, release: Release) -> None:
     if release.id in site.probe.releases:
         return
     board = _board(site)
     bundle = job.bundler.bundle(board)
-    free_bytes = site.probe.number("free_kib") * 1024
-    if free_bytes < bundle.needed_bytes:
-        raise UnavailableError(
-            f"the disk is full: {free_bytes // _MIB} MiB are free, fer-agent {release.version} "
-            f"needs {bundle.needed_bytes // _MIB} MiB",
-            remedy="free some space (`sudo apt-get clean`, `journalctl --vacuum-size=50M`)",
-        )
+    what = f"fer-agent {release.version}"
+    _check_space(site.probe.number("free_kib"), bundle.needed_bytes, what)
+    if site.target.address is not None:
+        what = f"copying it to {layout.TEMPORARY}"
+        _check_space(site.probe.number("free_uploads_kib"), bundle.archive_bytes, what)
     folder = f"{layout.RELEASES}/{release.id}"
     archive = f"{layout.PREFIX}/incoming.tar"
     site.add(f"copy fer-agent {release.version}", files.put, str(bundle.archive), archive)
@@ -167,6 +188,15 @@ def _release(site: Site, job: Job, release: Release) -> None:
         "yes" if job.offline else "no",
     )
     site.add_script("import each package", "check_imports.sh", folder, *board.modules)
+
+
+def _check_space(free_kib: int, needed_bytes: int, what: str) -> None:
+    if free_kib * 1024 < needed_bytes:
+        raise UnavailableError(
+            f"the disk is full: {free_kib // 1024} MiB are free, {what} needs "
+            f"{needed_bytes // _MIB} MiB",
+            remedy="free some space (`sudo apt-get clean`, `journalctl --vacuum-size=50M`)",
+        )
 
 
 def _configuration(site: Site, config: ConfigFile) -> None:

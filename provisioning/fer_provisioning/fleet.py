@@ -142,6 +142,7 @@ class Fleet:
             CONNECT_TIMEOUT=_CONNECT_TIMEOUT_S, TEMP_DIR=layout.TEMPORARY, PARALLEL=parallel
         )
         self._state = State(inventory, config)
+        self._listeners: dict[str, Callable[[str], None]] = {}
         self._said = _Said()
         logging.getLogger("pyinfra").handlers[:] = [self._said]
         logging.getLogger("pyinfra").propagate = False
@@ -183,10 +184,29 @@ class Fleet:
 
     def look_again(self) -> None:
         """Ask every board that is connected again what it is and does; the silent keep theirs."""
-        for site in self.sites:
+
+        def look(site: Site) -> None:
             if site.host.connected and not self._is_cut(site):
                 with suppress(AgentError):
                     self._probe(site, any_board=True)
+
+        self._in_parallel(look, self.sites)
+
+    def watch_again(self) -> None:
+        """Ask every board again, those too that were out of reach; nothing is said of failures."""
+
+        def look(site: Site) -> None:
+            site.error = None
+            try:
+                if not site.host.connected or self._is_cut(site):
+                    self._reconnect(site)
+                self._probe(site, any_board=True)
+            except AgentError as error:
+                site.error = error
+            except _BROKEN as error:
+                site.error = self._explain(site, "look", str(error))
+
+        self._in_parallel(look, self.sites)
 
     def plan(self, task: Callable[[Site], None]) -> None:
         """Let `task` add its steps for every board; nothing is changed yet."""
@@ -221,26 +241,46 @@ class Fleet:
         Raises:
             AgentError: it failed, or the connection was cut.
         """
-        output.set_echo(lambda line, **_: write(str(line).partition("] ")[2]))
+        self._listeners[site.host.print_prefix] = write
+        output.set_echo(self._hear)
         done, _ = site.host.run_shell_command(command, print_output=True, **site.root)
         if not done:
             raise self._explain(site, "follow the log")
 
+    def _hear(self, message: object = None, **_: object) -> None:
+        """Take a line that pyinfra prints of any board, behind that board's prefix."""
+        line = str(message)
+        for prefix, write in self._listeners.items():
+            if line.startswith(prefix):
+                write(line.removeprefix(prefix))
+
     def each(self, work: Callable[[Site], None]) -> None:
         """Call `work` for every board that is alive, in parallel; errors stay with their board."""
+        self._in_parallel(lambda site: self._guarded(work, site), self.alive)
+
+    def _in_parallel(self, work: Callable[[Site], None], sites: Sequence[Site]) -> None:
+        def with_host(site: Site) -> None:
+            with ctx_host.use(site.host):
+                work(site)
+
         with ctx_state.use(self._state):
-            self._pool.map(lambda site: self._guarded(work, site), self.alive)
+            self._pool.map(with_host, sites)
 
     def _guarded(self, work: Callable[[Site], None], site: Site) -> None:
-        with ctx_host.use(site.host):
-            try:
-                work(site)
-            except AgentError as error:
-                site.error = error
-            except _BROKEN as error:
-                site.error = self._explain(site, "look", str(error))
-            if site.error is not None:
-                self._progress.failed(site.target.name, site.error)
+        try:
+            work(site)
+        except AgentError as error:
+            site.error = error
+        except _BROKEN as error:
+            site.error = self._explain(site, "look", str(error))
+        if site.error is not None:
+            self._progress.failed(site.target.name, site.error)
+
+    def _reconnect(self, site: Site) -> None:
+        with suppress(*_BROKEN):
+            site.host.disconnect()
+        site.root = {}  # a board that was started anew has no password any more
+        self._connect(site, None)
 
     def _connect(self, site: Site, ask: Callable[[str], str] | None) -> None:
         if site.target.address is None:

@@ -95,7 +95,9 @@ def ensure_known(target: Target, known_hosts: Path, confirm: Callable[[str], boo
             "connect: its host key was not confirmed", remedy="run again once it is certain"
         )
     known_hosts.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    before = known_hosts.read_bytes() if known_hosts.is_file() else b""
     with known_hosts.open("a", encoding="utf-8") as file:
+        file.write("" if before[-1:] in (b"", b"\n") else "\n")
         file.write(f"{where.known_hosts_name} {key.get_name()} {key.get_base64()}\n")
 
 

@@ -32,24 +32,34 @@ def read_file(fleet: Fleet, site: Site, path: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def show_status(fleet: Fleet, *, follow: bool, as_json: bool, write: Callable[[str], None]) -> None:
-    """Write a table of all boards, once or again and again until interrupted."""
+def show_status(
+    fleet: Fleet, *, follow: bool, clear: bool, as_json: bool, write: Callable[[str], None]
+) -> None:
+    """Write a table of all boards.
+
+    Args:
+        fleet: boards, connected or not.
+        follow: whether to look again every few seconds until interrupted.
+        clear: whether to draw over what the terminal shows.
+        as_json: write a line of JSON each time instead of the table.
+        write: takes one table or line.
+    """
     while True:
         if as_json:
             write(
                 json.dumps({"schema_version": 1, "hosts": [_as_json(one) for one in fleet.sites]})
             )
         else:
-            write((_CLEAR if follow else "") + _table(fleet))
+            write((_CLEAR if clear else "") + _table(fleet))
         if not follow:
             return
         time.sleep(_REDRAW_S)
-        fleet.look_again()
+        fleet.watch_again()
 
 
 def all_run(fleet: Fleet) -> bool:
     """Tell whether every board's service is active."""
-    return all(site.probe.get("active") == "active" for site in fleet.sites)
+    return all(site.error is None and site.probe.get("active") == "active" for site in fleet.sites)
 
 
 def show_logs(fleet: Fleet, *, follow: bool, lines: int, write: Callable[[str], None]) -> None:
@@ -86,6 +96,8 @@ def show_doctor(fleet: Fleet, *, as_json: bool, write: Callable[[str], None]) ->
             write(f"{name}: {len(report['findings'])} findings")
             for one in report["findings"]:
                 write(f"  {one['id']}: {one['cause']}\n    {one['remedy']}")
+                if "command" in one:
+                    write(f"    $ {one['command']}")
     return any(report["findings"] for report in reports.values())
 
 

@@ -21,6 +21,8 @@ _TRY = 'said=$(LC_ALL=C sudo -n true 2>&1) || echo "sudo said: $said"'
 
 _ASKPASS = """\
 umask 077
+find "${XDG_RUNTIME_DIR:-/dev/shm}" -maxdepth 1 -user "$(id -u)" -name 'fer-agent-????????' \
+    -mmin +60 -exec rm -rf {} + 2>/dev/null
 folder=$(mktemp -d "${XDG_RUNTIME_DIR:-/dev/shm}/fer-agent-XXXXXXXX") || exit 1
 cat >"$folder/password"
 printf '#!/bin/sh\\ncat "%s/password"\\n' "$folder" >"$folder/askpass"

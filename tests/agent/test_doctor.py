@@ -1,18 +1,31 @@
 from __future__ import annotations
 
+import datetime as dt
+import json
 import os
 import pwd
-import socket
+import re
 import stat
 import subprocess
 import sys
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
-from fer_agent import board, board_commands, clock, doctor, doctor_camera
+from fer_agent import (
+    board_commands,
+    clock,
+    config_file,
+    doctor,
+    doctor_broker,
+    doctor_camera,
+    doctor_finding,
+    doctor_packages,
+    thermal,
+)
 from fer_agent.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -51,32 +64,87 @@ def ids(path: Path) -> set[str]:
     return {finding.id for finding in doctor.examine(path).findings}
 
 
-@pytest.fixture
-def listening() -> Iterator[int]:
-    """A port where somebody answers, and hangs up."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            try:
-                while True:
-                    server.accept()[0].close()
-            except OSError:
-                return
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield server.getsockname()[1]
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join()
+def broker_ids(path: Path) -> set[str]:
+    return {finding.id for finding in doctor_broker.examine(config_file.load(path), path)}
 
 
 def test_broker_out_of_reach_is_found(config: Callable[..., Path]) -> None:
-    assert "broker-unreachable" in ids(config())
+    assert "broker-unreachable" in broker_ids(config())
 
 
-def test_broker_that_answers_is_no_finding(config: Callable[..., Path], listening: int) -> None:
-    found = ids(config(broker=f"mqtt://127.0.0.1:{listening}"))
+@pytest.mark.broker
+def test_broker_that_lets_us_in_is_no_finding(
+    config: Callable[..., Path], mosquitto: Callable[..., Any]
+) -> None:
+    found = broker_ids(config(broker=mosquitto().uri))
     assert not {one for one in found if one.startswith(("broker", "tls"))}
+
+
+@pytest.mark.broker
+def test_wrong_password_of_the_broker_is_found(
+    config: Callable[..., Path],
+    mosquitto: Callable[..., Any],
+    passwords: tuple[str, ...],
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "password").write_text("wrong")
+    broker = mosquitto(*passwords)
+    login = f'username = "fer"\npassword_file = "{tmp_path}/password"\n'
+    assert "broker-credentials" in broker_ids(config(login, broker=broker.uri))
+    (tmp_path / "password").write_text("right")
+    assert "broker-credentials" not in broker_ids(config(login, broker=broker.uri))
+
+
+@pytest.fixture
+def tls_broker(mosquitto: Callable[..., Any], certificates: Any) -> Callable[[Path], str]:
+    """A function that starts a broker with a certificate, and returns its address."""
+
+    def start(certificate: Path) -> str:
+        broker = mosquitto(
+            "allow_anonymous true", f"certfile {certificate}", f"keyfile {certificates.server_key}"
+        )
+        return f"mqtts://127.0.0.1:{broker.port}"
+
+    return start
+
+
+@pytest.mark.broker
+def test_certificate_of_an_unknown_ca_is_found(
+    config: Callable[..., Path], tls_broker: Callable[[Path], str], certificates: Any
+) -> None:
+    address = tls_broker(certificates.server)
+    assert "tls-chain" in broker_ids(config(broker=address))
+    trusting = config(f'ca_file = "{certificates.ca}"\n', broker=address)
+    assert not {one for one in broker_ids(trusting) if one.startswith(("broker", "tls"))}
+
+
+@pytest.mark.broker
+def test_certificate_that_does_not_fit_the_clock_is_found(
+    config: Callable[..., Path],
+    tls_broker: Callable[[Path], str],
+    certificates: Any,
+    tmp_path: Path,
+) -> None:
+    ca_key = certificates.ca.with_suffix(".key").read_bytes()
+    old = x509.load_pem_x509_certificate(certificates.server.read_bytes())
+    day = dt.timedelta(days=1)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(old.subject)
+        .issuer_name(old.issuer)
+        .public_key(old.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(old.not_valid_before_utc - 3 * day)
+        .not_valid_after(old.not_valid_before_utc - 2 * day)
+    )
+    for extension in old.extensions:
+        certificate = certificate.add_extension(extension.value, extension.critical)
+    key: Any = serialization.load_pem_private_key(ca_key, None)
+    expired = certificate.sign(key, hashes.SHA256())
+    path = tmp_path / "expired.pem"
+    path.write_bytes(expired.public_bytes(serialization.Encoding.PEM))
+    trusting = config(f'ca_file = "{certificates.ca}"\n', broker=tls_broker(path))
+    assert "tls-clock" in broker_ids(trusting)
 
 
 def test_wrong_configuration_ends_the_checks_that_need_one(tmp_path: Path) -> None:
@@ -86,6 +154,21 @@ def test_wrong_configuration_ends_the_checks_that_need_one(tmp_path: Path) -> No
     assert report.findings[0].id == "config-invalid"
     assert "packages" in report.checked
     assert "cameras" not in report.checked
+
+
+def test_missing_and_forbidden_configurations_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_file, "_SYSTEM_FILE", tmp_path / "etc/config.toml")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    finding = doctor.examine(None).findings[-1]
+    assert (finding.id, finding.command.split()[:3]) == (
+        "config-missing",
+        ["fer-agent", "config", "init"],
+    )
+    if os.geteuid() != 0:
+        (tmp_path / "etc").mkdir(mode=0)
+        assert doctor.examine(None).findings[-1].id == "config-forbidden"
 
 
 def test_model_of_another_hash_is_found(config: Callable[..., Path], tmp_path: Path) -> None:
@@ -102,9 +185,80 @@ def test_missing_camera_and_file_are_found(config: Callable[..., Path]) -> None:
     assert "camera-missing" in ids(config(source="/no/such/clip.mp4"))
 
 
-def test_streams_and_csi_cameras_are_not_looked_at() -> None:
-    assert doctor_camera.examine("main", "rtsp://camera/stream") is None
-    assert doctor_camera.examine("main", "picam:0") is None
+def test_streams_are_not_looked_at(tmp_path: Path) -> None:
+    assert doctor_camera.examine("main", "rtsp://camera/stream", tmp_path) is None
+
+
+PICAMERA2 = """
+class Picamera2:
+    @staticmethod
+    def global_camera_info():
+        return [{"Num": 0, "Model": "imx708", "Location": 2, "Rotation": 180, "Id": "/base/i2c0"}]
+"""
+
+
+@pytest.fixture
+def picamera2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a picamera2 that stands in for the Pi's."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(doctor_camera, "_DEVICES", tmp_path)
+    path = tmp_path / "picamera2.py"
+    path.write_text(PICAMERA2)
+    return path
+
+
+def test_pi_camera_that_is_there_is_no_finding(picamera2: Path) -> None:
+    assert doctor_camera.examine("main", "picam:0", picamera2) is None
+
+
+def test_pi_camera_that_libcamera_does_not_see_is_found(picamera2: Path) -> None:
+    finding = doctor_camera.examine("main", "picam:1", picamera2)
+    assert finding is not None
+    assert finding.id == "camera-missing"
+
+
+def test_missing_and_broken_picamera2_are_told_apart(picamera2: Path) -> None:
+    picamera2.write_text("raise ValueError('numpy.dtype size changed')")
+    broken = doctor_camera.examine("main", "picam:0", picamera2)
+    picamera2.unlink()
+    missing = doctor_camera.examine("main", "picam:0", picamera2)
+    assert broken is not None
+    assert missing is not None
+    assert (broken.id, missing.id) == ("picamera2-broken", "picamera2-missing")
+    assert "numpy.dtype size changed" in broken.cause
+
+
+LOCK = """
+import fcntl, sys
+with open(sys.argv[1], "r+b") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    print(flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_pi_camera_in_use_names_who_locked_its_media_device(picamera2: Path) -> None:
+    media = picamera2.with_name("media0")
+    media.write_bytes(b" ")
+    with subprocess.Popen(
+        [sys.executable, "-c", LOCK, media], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()  # type: ignore[union-attr]  # it is a pipe
+        finding = doctor_camera.examine("main", "picam:0", picamera2)
+        other.stdin.close()  # type: ignore[union-attr]  # it is a pipe
+    assert finding is not None
+    assert finding.id == "camera-busy"
+    assert f"(process {other.pid})" in finding.cause
+    assert finding.command.startswith("sudo ")
+
+
+def test_csi_camera_without_argus_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_camera, "_ARGUS_SOCKET", tmp_path / "argus_socket")
+    finding = doctor_camera.examine("main", "csi:0", tmp_path)
+    assert finding is not None
+    assert "nvargus-daemon" in finding.command
+    (tmp_path / "argus_socket").touch()
+    assert doctor_camera.examine("main", "csi:0", tmp_path) is None
 
 
 @pytest.fixture
@@ -139,9 +293,7 @@ def test_camera_held_by_another_program_names_it(terminal: Path) -> None:
             found = doctor_camera._holder(terminal)
         finally:
             other.stdin.close()  # type: ignore[union-attr]  # it is a pipe
-    assert found is not None
-    assert found[0] == other.pid
-    assert f"process {other.pid}" in found[1]
+    assert found == other.pid
 
 
 def test_forbidden_camera_names_the_user_and_the_group(
@@ -152,21 +304,23 @@ def test_forbidden_camera_names_the_user_and_the_group(
     clip.chmod(stat.S_IRUSR)
     nobody = pwd.getpwnam("nobody")
     monkeypatch.setattr(doctor_camera, "_service_user", lambda: nobody)
-    problem = doctor_camera.examine("main", str(clip))
+    problem = doctor_camera.examine("main", str(clip), tmp_path)
     if os.geteuid() == nobody.pw_uid:
         pytest.skip("the test runs as nobody")
     assert problem is not None
     assert problem.id == "camera-forbidden"
     assert "nobody" in problem.cause
     clip.chmod(0o644)
-    assert doctor_camera.examine("main", str(clip)) is None
+    assert doctor_camera.examine("main", str(clip), tmp_path) is None
 
 
 def test_heat_throttling_and_a_wrong_clock_are_found(
     config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(board, "temperature_c", lambda: 85.0)
-    monkeypatch.setattr(board, "throttled", lambda: True)
+    state = thermal.BoardState(
+        temperature_c=85.0, throttled=True, throttle_reasons=("under-voltage",)
+    )
+    monkeypatch.setattr(thermal, "read_state", lambda: state)
     monkeypatch.setattr(clock, "clock_synced", lambda: False)
     found = ids(config(broker="mqtts://127.0.0.1:9"))
     assert {"too-hot", "throttled", "clock-unsynced"} <= found
@@ -191,18 +345,17 @@ def test_interpreter_of_another_abi_is_found(
 ) -> None:
     (tmp_path / "libcamera").mkdir()
     (tmp_path / "libcamera/_libcamera.cpython-39-aarch64-linux-gnu.so").touch()
-    monkeypatch.setattr(doctor, "_SYSTEM_PACKAGES", tmp_path)
+    monkeypatch.setattr(doctor_packages, "_SYSTEM_PACKAGES", tmp_path)
     assert "picamera2-abi" in ids(config())
 
 
-def test_package_that_dies_of_an_illegal_instruction_is_named(tmp_path: Path) -> None:
+def test_package_that_dies_of_an_illegal_instruction_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "dies.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n")
     (tmp_path / "breaks.py").write_text("raise ImportError('libGL.so.1')\n")
-    os.environ["PYTHONPATH"] = str(tmp_path)
-    try:
-        found = [*doctor._import("dies"), *doctor._import("breaks")]
-    finally:
-        del os.environ["PYTHONPATH"]
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = [*doctor_packages.examine_import("dies"), *doctor_packages.examine_import("breaks")]
     assert [one.id for one in found] == ["package-illegal-instruction", "package-broken"]
     assert "libGL.so.1" in found[1].cause
 
@@ -214,8 +367,32 @@ def test_commands_without_the_extra_say_how_to_get_it(monkeypatch: pytest.Monkey
     assert "fer-agent[provision]" in caught.value.remedy
 
 
-def test_every_finding_has_a_remedy(config: Callable[..., Path]) -> None:
+def test_runtime_that_is_asked_for_and_not_there_is_found(config: Callable[..., Path]) -> None:
+    assert "runtime-provider" in ids(config('[classifier]\nruntime = "tensorrt"\n'))
+
+
+def test_installed_board_is_mended_from_where_it_was_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "prefix", "/opt/fer-agent/releases/1.0.0-ab")
+    monkeypatch.setenv("SUDO_USER", "pi")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert doctor_finding.reinstall_command().startswith("fer-agent upgrade --reinstall pi@")
+
+
+def test_every_finding_has_a_remedy_and_a_command(config: Callable[..., Path]) -> None:
     report = doctor.examine(config(source="/dev/video97"))
     assert report.findings
-    assert all(one.id and one.cause and one.remedy for one in report.findings)
-    assert report.to_json()["schema_version"] == 1
+    assert all(one.id and one.cause and one.remedy and one.command for one in report.findings)
+    assert json.loads(json.dumps(report.to_json()))["schema_version"] == 1
+
+
+def test_every_finding_is_in_the_manual(root: Path) -> None:
+    manual = (root / "docs/doctor.md").read_text()
+    sources = "".join(path.read_text() for path in (root / "agent/fer_agent").glob("doctor*.py"))
+    named = set(re.findall(r"Finding\(\s*\"([a-z0-9-]+)\"", sources)) | {
+        "runtime-provider",
+        "package-broken",
+    }
+    assert len(named) > 20
+    assert named == set(re.findall(r"^\| `([a-z0-9-]+)` \|", manual, re.MULTILINE))

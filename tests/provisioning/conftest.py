@@ -1,19 +1,24 @@
 """A real board to install on: a Debian root, booted with its own systemd, reached by a real sshd.
 
 The root is made once by debootstrap and kept in the user's cache; each machine boots a throw-away
-copy of it in memory within a second or two.
+copy of it in memory within a second or two. Runs side by side share the root, and a killed one
+takes its machines along.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
+import secrets
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
@@ -37,7 +42,15 @@ echo pi:raspberry | chpasswd
 rm -f /etc/machine-id
 touch /etc/machine-id
 """
-BOOT_TIMEOUT_S = 60.0
+PATIENCE_S = 300.0
+"""How long a test waits for what must come; as long as no machine is slow, only a hang takes it."""
+
+COMMAND_TIMEOUT_S = 1500.0
+"""For a whole run of the installer, which unpacks and compiles a hundred megabytes."""
+
+DEBOOTSTRAP_ATTEMPTS = 3
+"""Mirrors are sometimes out of reach for a moment; what was fetched before is not fetched again."""
+
 CLIP = "/srv/portrait.webp"
 
 
@@ -51,18 +64,22 @@ class Machine:
     key: Path
     known_hosts: Path
 
-    def run(self, command: str, *, check: bool = True) -> str:
+    def run(self, command: str, *, check: bool = True, stdin: bytes | None = None) -> str:
         """Run a shell command inside as root; returns its stdout."""
         done = subprocess.run(
             ["nsenter", "-t", str(self.leader), "-a", "sh", "-c", command],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+            input=stdin, stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True, check=False, timeout=PATIENCE_S,
+        )  # fmt: skip
+        out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
         if check and done.returncode != 0:
-            pytest.fail(f"{command!r} ended with {done.returncode}: {done.stdout}{done.stderr}")
-        return done.stdout.strip()
+            pytest.fail(f"{command!r} ended with {done.returncode}: {out}{err}")
+        return out.strip()
+
+    def put_folder(self, folder: Path, path: str) -> None:
+        """Copy a folder's content into a new folder inside."""
+        tar = subprocess.run(["tar", "-C", folder, "-c", "."], capture_output=True, check=True)
+        self.run(f"mkdir -p {path} && tar -x -C {path}", stdin=tar.stdout)
 
     def succeeds(self, command: str) -> bool:
         """Tell whether a shell command inside ends with 0."""
@@ -73,12 +90,16 @@ class Machine:
         """Return one of systemd's properties of the service."""
         return self.run(f"systemctl show fer-agent.service -p {key} --value")
 
-    def wait_for(self, command: str, expected: str, timeout_s: float = 30.0) -> None:
+    def wait_for(self, command: str, expected: str) -> None:
         """Wait until a command prints what is expected."""
-        deadline_s = time.monotonic() + timeout_s
-        while (found := self.run(command, check=False)) != expected:
+        self.wait_until(lambda: self.run(command, check=False) == expected, command)
+
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until a condition holds; on a hang the service's log is shown."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while not condition():
             if time.monotonic() > deadline_s:
-                pytest.fail(f"{command!r} printed {found!r}, not {expected!r}: {self.journal()}")
+                pytest.fail(f"waited in vain for {what}: {self.journal()}")
             time.sleep(0.2)
 
     def journal(self) -> str:
@@ -99,10 +120,13 @@ class Machine:
 
 
 def free_port() -> int:
-    """Find a TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Find a TCP port that nobody listens on, below those that the system gives to clients."""
+    limits = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()
+    while True:
+        port = 10_000 + secrets.randbelow(int(limits[0]) - 10_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @pytest.fixture(scope="session")
@@ -111,21 +135,40 @@ def debian(require_program: Callable[[str], Path]) -> Path:
     if os.geteuid() != 0:
         pytest.skip("booting a Debian needs root")
     debootstrap = require_program("debootstrap")
-    require_program("systemd-nspawn")
+    for name in ("systemd-nspawn", "unshare", "setpriv"):
+        require_program(name)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fer-agent-tests"
     recipe = hashlib.sha256((PACKAGES + PREPARE).encode()).hexdigest()[:8]
     root = cache / f"bookworm-{recipe}"
-    if not root.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        work = cache / f"making-{os.getpid()}"
-        include = f"--include={PACKAGES}"
-        subprocess.run(
-            [debootstrap, "--variant=minbase", include, "bookworm", work],
-            check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        subprocess.run(["chroot", work, "sh", "-c", PREPARE], check=True)
-        work.rename(root)
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "making.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of two runs at a time one makes it, the other waits
+        if not root.is_dir():
+            for leftover in cache.glob("making-*"):
+                shutil.rmtree(leftover)
+            _make_root(debootstrap, cache, root)
     return root
+
+
+def _make_root(debootstrap: Path, cache: Path, root: Path) -> None:
+    work = Path(tempfile.mkdtemp(prefix="making-", dir=cache))
+    (debs := work / "debs").mkdir()
+    # What debootstrap mounts ends with its own mount namespace, also when it is killed.
+    command = ["unshare", "--mount", debootstrap, f"--cache-dir={debs}", "--variant=minbase",
+               f"--include={PACKAGES}", "bookworm"]  # fmt: skip
+    for attempt in range(DEBOOTSTRAP_ATTEMPTS):
+        made = work / f"root-{attempt}"
+        done = subprocess.run(
+            [*command, made], capture_output=True, text=True, check=False,
+            env={**os.environ, "DPKG_FORCE": "unsafe-io"},
+        )  # fmt: skip
+        if done.returncode == 0:
+            break
+    else:
+        pytest.fail(f"debootstrap failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    subprocess.run(["chroot", made, "sh", "-c", PREPARE], check=True)
+    made.rename(root)
+    shutil.rmtree(work)
 
 
 @pytest.fixture(scope="session")
@@ -140,41 +183,54 @@ def ssh_key(
 
 
 @contextlib.contextmanager
-def boot(root: Path, key: Path, folder: Path, name: str) -> Iterator[Machine]:
+def boot(root: Path, key: Path, folder: Path) -> Iterator[Machine]:
     """Boot a copy of the root and start its sshd; it ends with the context."""
+    name = f"fer-{secrets.token_hex(4)}"
     log = (folder / f"{name}.log").open("wb")
+    # --read-only shares the lock on the root; with --volatile=overlay the copy is written all the
+    # same. The machine's processes die with the test run, even when that is killed.
     nspawn = subprocess.Popen(
-        ["systemd-nspawn", "-q", "-D", root, "--volatile=overlay", "--boot", "--register=no",
-         "--keep-unit", "-M", name],
+        ["setpriv", "--pdeathsig", "KILL",
+         "unshare", "--pid", "--fork", "--kill-child", "--mount-proc",
+         "systemd-nspawn", "-q", "-D", root, "--volatile=overlay", "--read-only", "--boot",
+         "--register=no", "--keep-unit", "-M", name],
         stdin=subprocess.DEVNULL, stdout=log, stderr=log,
     )  # fmt: skip
+    leader = None
     try:
-        leader = _wait_until_running(nspawn)
-        machine = Machine(name, leader, free_port(), key, folder / f"{name}.known_hosts")
+        leader = _wait_until_running(nspawn, Path(log.name))
+        machine = Machine(name, leader, 0, key, folder / f"{name}.known_hosts")
+        machine.run(f"hostname {name} && echo 127.0.1.1 {name} >>/etc/hosts")
         _start_sshd(machine)
         yield machine
     finally:
-        with contextlib.suppress(ProcessLookupError, UnboundLocalError):
-            os.kill(leader, signal.SIGRTMIN + 4)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            nspawn.wait(20)
+        if leader is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(leader, signal.SIGRTMIN + 4)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                nspawn.wait(PATIENCE_S)
         nspawn.kill()
         nspawn.wait()
         log.close()
 
 
-def _wait_until_running(nspawn: subprocess.Popen[bytes]) -> int:
-    children = Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children")
-    deadline_s = time.monotonic() + BOOT_TIMEOUT_S
+def _wait_until_running(nspawn: subprocess.Popen[bytes], log: Path) -> int:
+    deadline_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline_s and nspawn.poll() is None:
-        found = children.read_text().split()
+        found = [leader for child in _children(nspawn.pid) for leader in _children(child)]
         if found:
-            ask = ["nsenter", "-t", found[0], "-a", "systemctl", "is-system-running"]
+            ask = ["nsenter", "-t", str(found[0]), "-a", "systemctl", "is-system-running"]
             done = subprocess.run(ask, capture_output=True, text=True, check=False)
             if done.stdout.strip() in ("running", "degraded"):
-                return int(found[0])
+                return found[0]
         time.sleep(0.1)
-    pytest.fail("the Debian root did not boot")
+    pytest.fail(f"the Debian root did not boot: {log.read_text(errors='replace')[-2000:]}")
+
+
+def _children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):  # it is gone
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
 
 
 def _start_sshd(machine: Machine) -> None:
@@ -184,18 +240,17 @@ def _start_sshd(machine: Machine) -> None:
             f"mkdir -p -m 700 {home}/.ssh && cd {home}/.ssh && "
             f"echo {shlex.quote(public)} >authorized_keys && chown -R {user}: ."
         )
-    machine.run(
-        "mkdir -p /run/sshd && systemd-run -q --unit=test-sshd /usr/sbin/sshd -D "
-        f"-p {machine.port} -o ListenAddress=127.0.0.1"
-    )
+    machine.run("mkdir -p /run/sshd")
+    # Debian's sshd tells systemd when it listens, and fails when somebody else took the port.
+    sshd = "systemd-run -q --collect --service-type=notify /usr/sbin/sshd -D"
+    deadline_s = time.monotonic() + PATIENCE_S
+    while True:
+        machine.port = free_port()
+        if machine.succeeds(f"{sshd} -o ListenAddress=127.0.0.1 -p {machine.port}"):
+            break
+        assert time.monotonic() < deadline_s, "sshd does not start"
     host_key = machine.run("cat /etc/ssh/ssh_host_ed25519_key.pub").rsplit(" ", 1)[0]
     machine.known_hosts.write_text(f"[127.0.0.1]:{machine.port} {host_key}\n")
-    deadline_s = time.monotonic() + BOOT_TIMEOUT_S
-    while time.monotonic() < deadline_s:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", machine.port)):
-            return
-        time.sleep(0.05)
-    pytest.fail("sshd did not start")
 
 
 @pytest.fixture(scope="module")
@@ -203,8 +258,16 @@ def machine(
     debian: Path, ssh_key: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Machine]:
     """One booted machine for all tests of a module, in their order."""
-    folder = tmp_path_factory.mktemp("machine")
-    with boot(debian, ssh_key, folder, f"fer-{os.getpid()}-{free_port()}") as booted:
+    with boot(debian, ssh_key, tmp_path_factory.mktemp("machine")) as booted:
+        yield booted
+
+
+@pytest.fixture(scope="module")
+def other_machine(
+    debian: Path, ssh_key: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Machine]:
+    """A second machine beside the first."""
+    with boot(debian, ssh_key, tmp_path_factory.mktemp("other")) as booted:
         yield booted
 
 
@@ -221,12 +284,55 @@ class Done:
 def provision() -> Callable[..., Done]:
     """A function that runs `fer-agent` with the given arguments, without a terminal."""
 
-    def run(*arguments: object, timeout_s: float = 280.0, stdin: str = "") -> Done:
+    def run(*arguments: object) -> Done:
         done = subprocess.run(
-            [sys.executable, "-m", "fer_provisioning", *map(str, arguments)],
-            capture_output=True, text=True, check=False, timeout=timeout_s, input=stdin,
+            [Path(sys.executable).with_name("fer-agent"), *map(str, arguments)],
+            capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_S,
+            stdin=subprocess.DEVNULL,
         )  # fmt: skip
         return Done(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def password(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the password of the user `pi`."""
+    path = tmp_path_factory.mktemp("sudo") / "password"
+    path.write_text("raspberry\n")
+    return path
+
+
+@pytest.fixture
+def terminal() -> Callable[..., tuple[int, str]]:
+    """Run the installer on a terminal, answering what it asks."""
+
+    def run(
+        command: list[object],
+        answers: dict[str, str],
+        when: tuple[str, Callable[[], object]] | None = None,
+        stop_at: str = "",
+    ) -> tuple[int, str]:
+        near, far = os.openpty()
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("fer-agent"), *map(str, command)],
+            stdin=far, stdout=far, stderr=far, start_new_session=True,
+        )  # fmt: skip
+        os.close(far)
+        said, waiting = "", dict(answers)
+        with contextlib.suppress(OSError):
+            while chunk := os.read(near, 4096).decode(errors="replace"):
+                said += chunk
+                for question in [one for one in waiting if one in said]:
+                    os.write(near, f"{waiting.pop(question)}\n".encode())
+                if when is not None and when[0] in said:
+                    when[1]()
+                    when = None
+                if stop_at and stop_at in said:
+                    process.send_signal(signal.SIGINT)
+                    stop_at = ""
+        os.close(near)
+        return process.wait(), said
 
     return run
 
@@ -275,9 +381,9 @@ class Broker:
     password_file: Path
     heard: list[tuple[str, str]]
 
-    def wait_for(self, topic: str, text: str, timeout_s: float = 20.0) -> str:
+    def wait_for(self, topic: str, text: str) -> str:
         """Wait for a message whose topic ends so and whose payload contains the text."""
-        deadline_s = time.monotonic() + timeout_s
+        deadline_s = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline_s:
             for heard_topic, payload in list(self.heard):
                 if heard_topic.endswith(topic) and text in payload:
@@ -296,13 +402,8 @@ def broker(
         require_program(name) for name in ("mosquitto", "mosquitto_passwd", "mosquitto_sub")
     )
     subprocess.run([passwd, "-c", "-b", folder / "users", "fer", "swordfish"], check=True)
-    port = free_port()
-    (folder / "conf").write_text(
-        f"listener {port} 127.0.0.1\npassword_file {folder}/users\nuser root\n"
-    )
     (folder / "password").write_text("swordfish\n")
-    server = subprocess.Popen([mosquitto, "-c", folder / "conf"], stderr=subprocess.DEVNULL)
-    time.sleep(0.3)
+    server, port = _start_mosquitto(mosquitto, folder)
     listener = subprocess.Popen(
         [subscribe, "-p", str(port), "-u", "fer", "-P", "swordfish", "-t", "fer/#", "-F", "%t %p"],
         stdout=subprocess.PIPE, text=True,
@@ -323,6 +424,22 @@ def broker(
     thread.join()
     if listener.stdout:
         listener.stdout.close()
+
+
+def _start_mosquitto(mosquitto: Path, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a broker; it ends by itself when somebody else took the port, and another is tried."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline_s:
+        port = free_port()
+        (folder / "conf").write_text(
+            f"listener {port} 127.0.0.1\npassword_file {folder}/users\nuser root\n"
+        )
+        server = subprocess.Popen([mosquitto, "-c", folder / "conf"], stderr=subprocess.DEVNULL)
+        while server.poll() is None and time.monotonic() < deadline_s:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                return server, port
+            time.sleep(0.05)
+    pytest.fail("mosquitto does not start")
 
 
 @pytest.fixture(scope="module")
@@ -356,10 +473,6 @@ def put_clip(root: Path) -> Callable[[Machine], None]:
     portrait = root / "agent/fer_agent/demo_assets/eileen-collins.webp"
 
     def put(machine: Machine) -> None:
-        with portrait.open("rb") as file:
-            subprocess.run(
-                ["nsenter", "-t", str(machine.leader), "-a", "sh", "-c", f"cat >{CLIP}"],
-                stdin=file, check=True,
-            )  # fmt: skip
+        machine.run(f"cat >{CLIP}", stdin=portrait.read_bytes())
 
     return put

@@ -21,6 +21,7 @@ PI = DEBIAN | {
     "architecture": "arm64",
     "model": "Raspberry Pi 4 Model B Rev 1.5",
 }
+OLD_DELAY = "growing-delay-before-254.conf"
 UBUNTU = {"os_id": "ubuntu", "os_codename": "jammy", "os_name": "Ubuntu 22.04.5 LTS"}
 JETSON = (
     DEBIAN
@@ -33,6 +34,8 @@ JETSON = (
         "systemd": "249",
         "model": "NVIDIA Jetson Orin Nano Developer Kit",
         "tegra": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64",
+        "tensorrt": "1",
+        "nvcc": "/usr/local/cuda/bin/nvcc",
     }
 )
 
@@ -44,25 +47,40 @@ def board(values: dict[str, str]) -> Board:
 @pytest.mark.parametrize(
     ("values", "kind", "constraints", "dropins"),
     [
-        (DEBIAN, Kind.PLAIN, "default", ()),
-        (DEBIAN | {"python": "3.10"}, Kind.PLAIN, "py310", ()),
-        (PI, Kind.PI, "bookworm-pi", ("pi.conf",)),
+        (DEBIAN, Kind.PLAIN, "default", (OLD_DELAY,)),
+        (DEBIAN | {"python": "3.10"}, Kind.PLAIN, "py310", (OLD_DELAY,)),
+        (PI, Kind.PI, "bookworm-pi", ("pi.conf", OLD_DELAY)),
         (
             PI | {"os_codename": "trixie", "python": "3.13", "systemd": "257"},
             Kind.PI,
             "default",
             ("pi.conf", "growing-delay.conf"),
         ),
-        (JETSON, Kind.JETSON, "py310", ("jetson.conf",)),
+        (JETSON, Kind.JETSON, "py310", ("jetson.conf", OLD_DELAY)),
         (
             JETSON | {"tegra": "", "l4t": "38.2.0-20250821174705", "python": "3.12"},
             Kind.JETSON,
             "default",
-            ("jetson.conf",),
+            ("jetson.conf", OLD_DELAY),
         ),
-        (PI | UBUNTU | {"python": "3.12"}, Kind.PLAIN, "default", ()),
+        (
+            JETSON | {"tegra": "# R39 (release), REVISION: 1.0", "python": "3.12"},
+            Kind.JETSON,
+            "default",
+            ("jetson.conf", OLD_DELAY),
+        ),
+        (PI | UBUNTU | {"python": "3.12"}, Kind.PLAIN, "default", (OLD_DELAY,)),
     ],
-    ids=["debian", "python3.10", "bookworm", "trixie", "jetpack6", "jetpack7", "ubuntu-on-pi"],
+    ids=[
+        "debian",
+        "python3.10",
+        "bookworm",
+        "trixie",
+        "jetpack6",
+        "jetpack7",
+        "newer-jetpack",
+        "ubuntu-on-pi",
+    ],
 )
 def test_board_gets_its_own_way_of_installing(
     values: dict[str, str], kind: Kind, constraints: str, dropins: tuple[str, ...]
@@ -79,6 +97,8 @@ def test_board_gets_its_own_way_of_installing(
         (PI | {"os_codename": "bullseye", "python": "3.9"}, "Raspberry Pi OS bullseye"),
         (JETSON | {"tegra": "# R35 (release), REVISION: 5.0", "python": "3.8"}, "JetPack 5"),
         (JETSON | {"tegra": "# R32 (release), REVISION: 7.1", "python": "3.6"}, "JetPack 4"),
+        (JETSON | {"tensorrt": ""}, "lacks TensorRT for Python"),
+        (JETSON | {"nvcc": ""}, "lacks the CUDA toolkit"),
         (DEBIAN | {"architecture": "riscv64"}, "riscv64"),
         (DEBIAN | {"architecture": "", "os_id": "alpine", "os_name": "Alpine"}, "Alpine"),
         (DEBIAN | {"python": "3.9"}, "its Python is 3.9"),
@@ -98,6 +118,7 @@ def test_pi_and_jetson_see_the_systems_packages() -> None:
     assert board(PI).system_site_packages
     assert "picamera2" in board(PI).modules
     assert board(JETSON).extras == "[jetson]"
+    assert "g++" in board(JETSON).apt_packages.values()
     assert not board(DEBIAN).system_site_packages
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,7 +9,12 @@ import pytest
 from fer_agent.errors import UsageError
 from fer_provisioning import layout
 from fer_provisioning.board import Board, Kind
-from fer_provisioning.bundle import Bundler, platform_tags, wheel_version
+from fer_provisioning.bundle import (
+    Bundler,
+    missing_requirements,
+    platform_tags,
+    wheel_version,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,9 +30,15 @@ PI = Board(
 )
 
 
-def make_wheel(path: Path, name: str = "fer-agent", version: str = "1.2.3") -> Path:
+JETSON = Board(Kind.JETSON, "", (3, 10), "aarch64", (2, 35), 249, "py310")
+
+
+def make_wheel(
+    path: Path, name: str = "fer-agent", version: str = "1.2.3", needs: tuple[str, ...] = ()
+) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        metadata += "".join(f"Requires-Dist: {need}\n" for need in needs)
         archive.writestr(f"x-{version}.dist-info/METADATA", metadata)
     return path
 
@@ -51,6 +63,28 @@ def test_platforms_go_from_the_boards_glibc_down() -> None:
     assert tags[-2:] == ["manylinux2014_aarch64", "linux_aarch64"]
 
 
+def test_conditions_of_requirements_are_read_as_the_board_would(tmp_path: Path) -> None:
+    agent = make_wheel(
+        tmp_path / "fer_agent-1.whl",
+        needs=(
+            "tomli>=2; python_version < '3.11'",
+            "colorama; sys_platform == 'win32'",
+            "fast; platform_machine == 'aarch64'",
+            "Some_Package[extra]",
+            "pyinfra; extra == 'provision'",
+        ),
+    )
+    some = make_wheel(
+        tmp_path / "some.whl", name="some-package", needs=("more<3; extra == 'extra'",)
+    )
+    assert missing_requirements(JETSON, [agent, some], []) == ["fast", "more<3", "tomli>=2"]
+    assert missing_requirements(PI, [agent, some], ["provision"]) == ["fast", "more<3", "pyinfra"]
+
+
+def test_boards_that_differ_in_their_names_alone_get_one_release() -> None:
+    assert replace(PI, name="another Pi") == PI
+
+
 def test_release_is_named_by_all_it_is_made_of(tmp_path: Path) -> None:
     one = make_wheel(tmp_path / "fer_agent-1.2.3-py3-none-any.whl")
     two = make_wheel(tmp_path / "fer_agent-1.2.4-py3-none-any.whl", version="1.2.4")
@@ -65,7 +99,7 @@ def test_release_is_named_by_all_it_is_made_of(tmp_path: Path) -> None:
 
 
 def test_every_file_a_board_may_need_is_there() -> None:
-    for board in (PI, Board(Kind.JETSON, "", (3, 10), "aarch64", (2, 35), 257, "py310")):
+    for board in (PI, replace(JETSON, systemd=257)):
         assert (layout.constraints_folder() / f"{board.constraints}.txt").is_file()
         for name in (layout.UNIT, *board.dropins):
             assert (layout.units_folder() / name).is_file()

@@ -5,23 +5,35 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import select
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fer_provisioning.board import Board, Kind
+from fer_provisioning.bundle import Bundler
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
-pytestmark = [pytest.mark.broker, pytest.mark.slow]
+pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 PI_MODEL = "Raspberry Pi 4 Model B Rev 1.5"
+
+
+def installer(*arguments: object) -> subprocess.Popen[str]:
+    """Start the installer, to be read line by line while it runs."""
+    command = [Path(sys.executable).with_name("fer-agent"), *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
 
 
 class Cable:
@@ -64,13 +76,6 @@ class Cable:
 def board(machine: Any, put_clip: Callable[[Any], None]) -> Any:
     put_clip(machine)
     return machine
-
-
-@pytest.fixture(scope="module")
-def password(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("sudo") / "password"
-    path.write_text("raspberry\n")
-    return path
 
 
 @pytest.fixture
@@ -165,26 +170,41 @@ def test_full_disk_is_told_before_anything_is_copied(
 
 
 @pytest.fixture
-def terminal() -> Callable[..., tuple[int, str]]:
-    """Run the installer on a terminal, answering what it asks."""
+def small_uploads(board: Any) -> Iterator[None]:
+    board.run("mount -t tmpfs -o size=10m,mode=1777 tmpfs /var/tmp")
+    yield
+    board.run("umount /var/tmp")
 
-    def run(command: list[object], answers: dict[str, str]) -> tuple[int, str]:
-        near, far = os.openpty()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "fer_provisioning", *map(str, command)],
-            stdin=far, stdout=far, stderr=far, start_new_session=True,
-        )  # fmt: skip
-        os.close(far)
-        said, waiting = "", dict(answers)
-        with contextlib.suppress(OSError):
-            while chunk := os.read(near, 4096).decode(errors="replace"):
-                said += chunk
-                for question in [one for one in waiting if one in said]:
-                    os.write(near, f"{waiting.pop(question)}\n".encode())
-        os.close(near)
-        return process.wait(), said
 
-    return run
+@pytest.mark.usefixtures("small_uploads")
+def test_full_disk_for_uploads_is_told_before_anything_is_copied(
+    provision: Any, board: Any, arguments: list[object]
+) -> None:
+    done = provision("install", f"pi@127.0.0.1:{board.port}", *arguments)
+    assert done.code == 69
+    assert "the disk is full: 10 MiB are free, copying it to /var/tmp needs" in done.err
+
+
+@pytest.fixture
+def own_disk(board: Any) -> Iterator[None]:
+    board.run("mkdir -p /opt && mount -t tmpfs -o size=700m tmpfs /opt")
+    yield
+    board.run("umount /opt")
+
+
+@pytest.mark.usefixtures("own_disk")
+def test_disk_that_fills_on_the_way_is_told_with_the_step(
+    board: Any, arguments: list[object]
+) -> None:
+    host = f"pi@127.0.0.1:{board.port}"
+    said = []
+    with installer("install", host, *arguments) as process:
+        for line in process.stderr or ():
+            said.append(line)
+            if "install packages …" in line:
+                board.run("cat /dev/zero >/opt/full", check=False)
+    assert process.returncode == 69
+    assert f"{host}: install packages: the disk is full" in "".join(said)
 
 
 def test_new_board_is_asked_for_what_its_configuration_needs(
@@ -219,18 +239,13 @@ def test_cut_connection_is_told_and_a_second_run_completes(
         )
     )  # fmt: skip
     host = f"pi@127.0.0.1:{cable.port}"
-    command = [sys.executable, "-m", "fer_provisioning", "install", host, *arguments,
-               "--known-hosts", known]  # fmt: skip
-    with subprocess.Popen(
-        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        said = []
+    said = []
+    with installer("install", host, *arguments, "--known-hosts", known) as process:
         for line in process.stderr or ():
             said.append(line)
             if "install packages …" in line:
                 seen = board.run("cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr '\\0' ' '")
                 cable.cut()
-        process.wait()
     assert process.returncode == 69
     assert f"{host}: install packages: the connection was cut" in "".join(said)
     assert "raspberry" not in seen  # the sudo password shows in no process list
@@ -281,8 +296,16 @@ address = "127.0.0.1:9"
 
 
 @pytest.fixture
-def raspberry(board: Any, tmp_path: Path) -> None:
-    """Make the machine look like a Pi, with a package source that has python3-picamera2."""
+def raspberry(board: Any, agent_wheel: Path, tmp_path: Path) -> None:
+    """Make the machine look like a Pi whose package sources have python3-picamera2 and wheels."""
+    pi = Board(Kind.PI, PI_MODEL, (3, 11), "x86_64", (2, 36), 252, "bookworm-pi")
+    with (
+        contextlib.closing(Bundler(wheel=agent_wheel, offline=True, say=print)) as bundler,
+        tarfile.open(bundler.bundle(pi).archive) as bundle,
+    ):
+        bundle.extractall(tmp_path / "bundle", filter="data")
+    board.put_folder(tmp_path / "bundle/wheels", "/srv/wheels")
+    board.run(r"printf '[global]\nno-index = true\nfind-links = /srv/wheels\n' >/etc/pip.conf")
     package = tmp_path / "picamera2"
     (package / "DEBIAN").mkdir(parents=True)
     module = package / "usr/lib/python3/dist-packages/picamera2"
@@ -297,10 +320,7 @@ def raspberry(board: Any, tmp_path: Path) -> None:
     subprocess.run(["dpkg-deb", "-b", package, deb], check=True, stdout=subprocess.DEVNULL)
     content = deb.read_bytes()
     board.run("mkdir -p /srv/apt")
-    subprocess.run(
-        ["nsenter", "-t", str(board.leader), "-a", "sh", "-c", "cat >/srv/apt/picamera2.deb"],
-        input=content, check=True,
-    )  # fmt: skip
+    board.run("cat >/srv/apt/picamera2.deb", stdin=content)
     listing = (
         f"{control}Filename: ./picamera2.deb\nSize: {len(content)}\n"
         f"SHA256: {hashlib.sha256(content).hexdigest()}\n"
@@ -341,12 +361,11 @@ def test_pi_whose_apt_is_locked_is_told_and_a_second_run_completes(
     assert refused.code == 69
     assert "--offline installs no system packages" in refused.err
 
-    board.run("apt-get update -q && apt-get install -qy python3-picamera2")
-    done = provision("install", host, *arguments)
+    done = provision("install", host, *online)
     assert done.code == 0, done.err
+    assert f"{host}: install python3-picamera2: done" in done.err
     assert PI_MODEL in done.out
-    assert "python3-picamera2" not in done.err  # it is there now
-    assert board.show("DropInPaths").split()[0].endswith("/10-pi.conf")
+    assert "/10-pi.conf " in board.show("DropInPaths")
     assert board.run(
         "/opt/fer-agent/venv/bin/python -c 'import picamera2, numpy; print(numpy.__version__)'"
     ).startswith("1.26")
@@ -361,10 +380,31 @@ def test_new_host_key_is_shown_and_asked_for(
         "status", f"pi@127.0.0.1:{board.port}", "--key", board.key, "--known-hosts", known,
         "--sudo-password-file", password,
     ]  # fmt: skip
+    key = board.key.with_suffix(".pub").read_text().split()[1]
+    other = f"other.example ssh-ed25519 {key}"
+    known.write_text(other)  # a file that an editor left without its last end of line
     code, said = terminal(command, {"Is that the board's?": "n"})
-    assert (code, known.exists()) == (77, False)
+    assert (code, known.read_text()) == (77, other)
     fingerprint = board.run("ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub").split()[1]
     assert fingerprint in said
     _, said = terminal(command, {"Is that the board's?": "y"})
     assert "SERVICE" in said, said
-    assert known.read_text().split()[0] == f"[127.0.0.1]:{board.port}"
+    assert [line.split()[0] for line in known.read_text().splitlines()] == [
+        "other.example",
+        f"[127.0.0.1]:{board.port}",
+    ]
+
+
+def test_login_password_is_asked_for_where_no_key_fits(
+    terminal: Callable[..., tuple[int, str]], board: Any, tmp_path: Path, password: Path
+) -> None:
+    other = tmp_path / "other"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other], check=True)
+    command: list[object] = [
+        "status", f"pi@127.0.0.1:{board.port}", "--key", other, "--known-hosts",
+        board.known_hosts, "--sudo-password-file", password,
+    ]  # fmt: skip
+    _, said = terminal(command, {"takes no key of yours": "raspberry"})
+    assert "SERVICE" in said
+    assert "unreachable" not in said
+    assert "raspberry" not in said

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -15,16 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fer_provisioning import layout
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.broker, pytest.mark.slow]
+pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(3600)]
 
-SKIPPED = ("/proc", "/sys", "/run", "/tmp", "/dev", "/var/log", "/var/tmp", "/var/cache",
-           "/var/lib/systemd", "/srv")  # fmt: skip
+SKIPPED = ("/proc", "/sys", "/run", "/tmp", "/dev", "/var/log", "/var/cache", "/var/lib/systemd",
+           "/srv")  # fmt: skip
+OWN_TEMPORARY = "/var/tmp/systemd-private-*"
 BACKUPS = {f"/etc/{name}-" for name in ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")}
 STORE = "/var/lib/fer-agent/models"
+OF_THE_TEST_MACHINE = {"too-hot", "throttled", "disk-low"}
+"""Findings about whatever machine the tests run on."""
+
 TRY = "/etc/systemd/system/fer-agent.service.d/90-try.conf"
 HANG = """
 import itertools, sys, time
@@ -40,9 +46,17 @@ main()
 """
 
 
+def fed_for_us(machine: Any) -> int:
+    """Microseconds from the start of the service to its last sign of life."""
+    fed, started = (
+        int(machine.show(f"{key}TimestampMonotonic")) for key in ("Watchdog", "ActiveEnter")
+    )
+    return fed - started
+
+
 def files(machine: Any) -> set[str]:
     """List the machine's files, but those that a system writes by itself."""
-    prune = " -o ".join(f"-path {path}" for path in SKIPPED)
+    prune = " -o ".join(f"-path '{path}'" for path in (*SKIPPED, OWN_TEMPORARY))
     listed = machine.run(f"find / -xdev \\( {prune} \\) -prune -o -print").splitlines()
     return set(listed) - BACKUPS
 
@@ -177,15 +191,15 @@ def test_status_logs_and_doctor_work_over_ssh(run: Callable[..., Any]) -> None:
     (host,) = json.loads(done.out)["hosts"]
     assert (done.code, host["service"], host["installed"]) == (0, "active", True)
     assert "camera main" in run("logs", "--lines", 100).out
-    done = run("doctor", "--json")
-    assert done.code == 0, done.out + done.err
-    assert "broker" in json.loads(done.out)["hosts"]["root@127.0.0.1"]["checked"]
+    report = json.loads(run("doctor", "--json").out)["hosts"]["root@127.0.0.1"]
+    assert "broker" in report["checked"]
+    assert {one["id"] for one in report["findings"]} <= OF_THE_TEST_MACHINE
 
 
 def test_status_and_doctor_work_on_the_board(machine: Any) -> None:
     assert json.loads(machine.run("fer-agent status --json"))["service"] == "active"
-    report = json.loads(machine.run("fer-agent doctor --json"))
-    assert report["findings"] == []
+    report = json.loads(machine.run("fer-agent doctor --json", check=False))
+    assert {one["id"] for one in report["findings"]} <= OF_THE_TEST_MACHINE
     assert "camera main" in machine.run("fer-agent logs")
     assert "pip install" in machine.run("fer-agent uninstall 2>&1", check=False)
 
@@ -213,8 +227,13 @@ def test_the_timer_syncs_a_model_inside_its_sandbox(
     linked = machine.run(f"readlink {STORE}/{repository.model}")
     assert linked.startswith(f".versions/{repository.model}/99.0.0-")
     assert machine.run(f"stat -c %U {STORE}/.state/sync.json") == "fer-agent"
-    broker.wait_for("/info", '"version":"99.0.0"', timeout_s=120.0)
+    broker.wait_for("/info", '"version":"99.0.0"')
     machine.run(f"rm -r {dropin} /etc/fer-agent/root.json; systemctl daemon-reload")
+
+
+def test_doctor_of_another_user_says_that_it_wants_root(machine: Any) -> None:
+    said = machine.run("su pi -c 'fer-agent doctor --json'", check=False)
+    assert "config-forbidden" in {one["id"] for one in json.loads(said)["findings"]}
 
 
 def test_killed_service_comes_back(machine: Any) -> None:
@@ -225,16 +244,31 @@ def test_killed_service_comes_back(machine: Any) -> None:
     assert machine.show("MainPID") != pid
 
 
+def test_service_that_fails_again_and_again_waits_longer(
+    machine: Any, dropin: Callable[[str], None]
+) -> None:
+    dropin("RestartSec=1\nExecStart=\nExecStart=/bin/false")
+    machine.run("systemctl restart fer-agent", check=False)
+
+    def waits() -> bool:
+        state = machine.run("systemctl show fer-agent -p NRestarts,SubState --value")
+        restarts, substate = state.split()
+        return int(restarts) >= 2 and substate == "start-pre"
+
+    machine.wait_until(waits, "a wait before the third start")
+
+
 def test_missing_camera_is_published_and_no_failed_start(
     machine: Any, broker: Any, dropin: Callable[[str], None]
 ) -> None:
     machine.run("sed -i.good 's|^source = .*|source = \"/dev/video9\"|' /etc/fer-agent/config.toml")
-    dropin("WatchdogSec=2")
+    dropin("WatchdogSec=10")
     broker.heard.clear()
     machine.run("systemctl restart fer-agent")
     broker.wait_for("/status", '"degraded"')
     broker.wait_for("/cameras/main/status", '"offline"')
-    time.sleep(5)  # more than two watchdog periods
+    # Fed for longer than two periods after the start.
+    machine.wait_until(lambda: fed_for_us(machine) > 25e6, "the watchdog to be fed")
     assert (machine.show("ActiveState"), machine.show("NRestarts")) == ("active", "0")
     machine.run("mv /etc/fer-agent/config.toml.good /etc/fer-agent/config.toml")
 
@@ -244,9 +278,11 @@ def test_call_that_does_not_return_trips_the_watchdog(
 ) -> None:
     machine.run(f"cat >/srv/hang.py <<'END'\n{HANG}\nEND")
     start = "ExecStart=/opt/fer-agent/venv/bin/python /srv/hang.py"
-    dropin(f"WatchdogSec=2\nRestartSec=1\nExecStart=\n{start}")
+    dropin(f"WatchdogSec=10\nRestartSec=3600\nExecStart=\n{start}")
     machine.run("systemctl restart fer-agent")
-    machine.wait_for("systemctl show fer-agent -p NRestarts --value", "1")
+    machine.wait_for(
+        "systemctl show fer-agent -p Result,SubState --value", "watchdog\nauto-restart"
+    )
     journal = machine.run("journalctl -u fer-agent -n 200 --no-pager -o cat")
     assert "Watchdog timeout" in journal
     assert "camera main does not move" in journal
@@ -257,7 +293,7 @@ def test_wrong_configuration_stays_down_with_78(machine: Any, run: Callable[...,
     machine.run("cp -p /etc/fer-agent/config.toml /srv/good.toml")
     machine.run("echo '[detektor]' >>/etc/fer-agent/config.toml")
     machine.run("systemctl restart fer-agent", check=False)
-    time.sleep(7)  # longer than RestartSec
+    # A service that is to be started again is `activating`, and never `failed`.
     assert machine.show("ExecMainStatus") == "78"
     assert (machine.show("ActiveState"), machine.show("NRestarts")) == ("failed", "0")
     assert "detektor" in machine.journal()
@@ -300,6 +336,31 @@ def test_unhealthy_upgrade_goes_back(
     assert "9.9.8" not in machine.run("ls /opt/fer-agent/releases")
 
 
+def test_going_back_is_finished_when_the_connection_is_cut(machine: Any) -> None:
+    before = machine.run("readlink /opt/fer-agent/venv")
+    broken = "/opt/fer-agent/releases/9.9.7-0"
+    machine.run(
+        f"mkdir -p {broken}/bin && cp -a /opt/fer-agent/venv/bundle {broken} && "
+        f"cp /bin/false {broken}/bin/fer-agent"
+    )
+    script = shlex.quote(layout.board_script("activate.sh"))
+    machine.run(f"sh -c {script} fer {broken} stamp 2>&1 | true")  # each write finds a closed pipe
+    assert machine.run("readlink /opt/fer-agent/venv") == before
+    assert machine.show("ActiveState") == "active"
+    assert not machine.succeeds(f"test -e {broken}")
+
+
+def test_reinstall_makes_the_environment_anew_beside_the_old(
+    run: Callable[..., Any], machine: Any, agent_wheel: Path
+) -> None:
+    before = machine.run("readlink /opt/fer-agent/venv")
+    done = run("upgrade", "--offline", "--wheel", agent_wheel, "--reinstall")
+    assert done.code == 0, done.err
+    assert machine.run("readlink /opt/fer-agent/venv") == f"{before}~2"
+    again = run("upgrade", "--offline", "--wheel", agent_wheel)
+    assert (again.code, "nothing to change" in again.err) == (0, True)
+
+
 def test_upgrade_keeps_configuration_and_data(
     run: Callable[..., Any], rewheel: Callable[..., Path], machine: Any
 ) -> None:
@@ -314,9 +375,8 @@ def test_upgrade_keeps_configuration_and_data(
 def test_stop_is_quick_and_ends_every_track(machine: Any, broker: Any) -> None:
     broker.wait_for("/cameras/main/state", '"faces":[{')
     broker.heard.clear()
-    started_s = time.monotonic()
     machine.run("systemctl stop fer-agent")
-    assert time.monotonic() - started_s < 5
+    # systemd kills what takes longer than TimeoutStopSec, and the result is `timeout` then.
     broker.wait_for("/cameras/main/events", "fer.track.ended.v1")
     broker.wait_for("/status", '"stopped"')
     assert machine.show("Result") == "success"

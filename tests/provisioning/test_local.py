@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 HERE = "env PIP_NO_INDEX=1 PIP_FIND_LINKS=/srv/wheels HOME=/root"
 
@@ -34,12 +34,7 @@ def board(
                 "--constraint", root / "constraints/default.txt"]  # fmt: skip
     wanted = ["pip", f"fer-agent[provision] @ {agent_wheel.as_uri()}"]
     subprocess.run([*download, *wanted], check=True, capture_output=True)
-    with subprocess.Popen(["tar", "-C", wheels, "-c", "."], stdout=subprocess.PIPE) as tar:
-        subprocess.run(
-            ["nsenter", "-t", str(machine.leader), "-a", "sh", "-c",
-             "mkdir -p /srv/wheels && tar -x -C /srv/wheels"],
-            stdin=tar.stdout, check=True,
-        )  # fmt: skip
+    machine.put_folder(wheels, "/srv/wheels")
     put_clip(machine)
     machine.run(
         "python3 -m venv --without-pip /srv/own && "

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_EXPOSURE_TENTHS = 20
+OLD_DELAY = "growing-delay-before-254.conf"
 
 
 def lay_out(folder: Path, dropins: list[str]) -> None:
@@ -25,7 +26,9 @@ def lay_out(folder: Path, dropins: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "dropins", [[], ["pi.conf"], ["jetson.conf"]], ids=["plain", "pi", "jetson"]
+    "dropins",
+    [[OLD_DELAY], ["pi.conf", OLD_DELAY], ["jetson.conf", OLD_DELAY]],
+    ids=["plain", "pi", "jetson"],
 )
 def test_unit_is_hardened(
     tmp_path: Path, require_program: Callable[[str], Path], dropins: list[str]
@@ -70,7 +73,7 @@ def test_systemd_knows_every_key_of_the_unit(
 ) -> None:
     unit = tmp_path / layout.UNIT
     text = (layout.units_folder() / layout.UNIT).read_text()
-    for name in ("pi.conf", "jetson.conf"):
+    for name in ("pi.conf", "jetson.conf", OLD_DELAY):
         text += (layout.units_folder() / name).read_text()
     unit.write_text(text.replace("/opt/fer-agent/venv/bin/fer-agent", "/bin/true"))
     done = subprocess.run(

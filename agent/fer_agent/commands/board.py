@@ -104,7 +104,7 @@ def doctor(
         typer.echo(json.dumps(report.to_json()))
     else:
         for finding in report.findings:
-            typer.echo(f"{finding.id}: {finding.cause}\n  {finding.remedy}")
+            typer.echo(f"{finding.id}: {finding.cause}\n  {finding.remedy}\n  $ {finding.command}")
         typer.echo(f"{len(report.findings)} findings in {', '.join(report.checked)}", err=True)
     raise typer.Exit(int(bool(report.findings)))
 

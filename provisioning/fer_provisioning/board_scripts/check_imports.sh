@@ -14,5 +14,5 @@ for module in "$@"; do
     *) echo "$module: $(echo "$said" | tail -n 1) (exit $status)" >&2; exit 1 ;;
     esac
 done
-rm -rf "$release/bundle/wheels" "$release/bundle/agent" "$release"/bundle/pip-*.whl
+rm -rf "$release/bundle/wheels" "$release/bundle/agent"
 touch "$release/.complete"

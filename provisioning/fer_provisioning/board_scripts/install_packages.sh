@@ -12,4 +12,4 @@ set -- install --no-input --disable-pip-version-check --no-cache-dir --no-warn-s
 if [ "$offline" = yes ]; then
     set -- "$@" --no-index
 fi
-"$release/bin/python" "$(ls "$bundle"/pip-*.whl)/pip" "$@" "fer-agent$extras @ file://$wheel"
+"$release/bin/python" "$(ls "$bundle"/wheels/pip-*.whl)/pip" "$@" "fer-agent$extras @ file://$wheel"

@@ -13,10 +13,15 @@ echo "python=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>
 echo "python_venv=$(python3 -c 'import venv; print(1)' 2>/dev/null)"
 echo "libc=$(python3 -c 'import os; print(os.confstr("CS_GNU_LIBC_VERSION"))' 2>/dev/null)"
 echo "picamera2=$(python3 -c 'import importlib.util as u; print(u.find_spec("picamera2") and 1 or "")' 2>/dev/null)"
+echo "headers=$(python3 -c 'import os, sysconfig as s; print(os.path.exists(s.get_path("include") + "/Python.h") and 1 or "")' 2>/dev/null)"
+echo "compiler=$(command -v g++)"
+echo "tensorrt=$(python3 -c 'import importlib.util as u; print(u.find_spec("tensorrt") and 1 or "")' 2>/dev/null)"
+echo "nvcc=$(PATH=/usr/local/cuda/bin:$PATH command -v nvcc)"
 echo "systemd=$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')"
 [ -d /run/systemd/system ] && echo "systemd_runs=1"
 folder=/opt/fer-agent; [ -d "$folder" ] || folder=/opt; [ -d "$folder" ] || folder=/
 echo "free_kib=$(df -Pk "$folder" | awk 'NR == 2 { print $4 }')"
+echo "free_uploads_kib=$(df -Pk /var/tmp | awk 'NR == 2 { print $4 }')"
 echo "current=$(readlink /opt/fer-agent/venv)"
 for release in /opt/fer-agent/releases/*/.complete; do
     [ -f "$release" ] && echo "release=$(basename "$(dirname "$release")")"
