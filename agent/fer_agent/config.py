@@ -238,7 +238,7 @@ class TrackerConfig(Section):
 class ClassifierConfig(Section):
     """Reading emotions."""
 
-    model: str = "microexpnet-fer2013"
+    model: str = "microexpnet-ferplus"
     """Name of a model in the store or among the shipped ones."""
 
     runtime: Literal["auto", "onnx", "tensorrt"] = "auto"
