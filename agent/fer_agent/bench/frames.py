@@ -287,8 +287,11 @@ def _source(task: dict[str, Any]) -> FrameSource:
 
 
 def _config(config: AgentConfig, clip: str) -> AgentConfig:
-    """Return the agent's configuration with our camera, and with no broker to talk to."""
-    section = CameraConfig(source=clip, pace="fast")
+    """Return the agent's configuration with our camera, no broker, and a detector without rests."""
     return config.model_copy(
-        update={"camera": {CAMERA: section}, "mqtt": MqttConfig(broker=_NOBODY_S_BROKER)}
+        update={
+            "camera": {CAMERA: CameraConfig(source=clip, pace="fast")},
+            "detector": config.detector.model_copy(update={"rest_s": 0.0}),
+            "mqtt": MqttConfig(broker=_NOBODY_S_BROKER),
+        }
     )
