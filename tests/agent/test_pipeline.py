@@ -67,6 +67,21 @@ class WaitingCamera(ListCamera):
         self.closed.wait(10)
 
 
+class HungCamera(ListCamera):
+    """A driver whose calls do not return, not even the one that closes it, before the test ends."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.released = threading.Event()
+
+    def frames(self) -> Iterator[Frame | Gap]:
+        self.released.wait()
+        yield from ()
+
+    def close(self) -> None:
+        self.released.wait()
+
+
 class OneFace:
     """Finds the same face in every frame."""
 
@@ -219,6 +234,33 @@ def test_agent_stops_when_asked_and_ends_open_tracks() -> None:
     thread.join(10)
     assert not thread.is_alive()
     assert out.kinds() in ([], [(1, "started"), (1, "ended")])
+
+
+def test_hung_cameras_keep_the_agent_from_nothing() -> None:
+    out, started = Collector(), threading.Event()
+    seen: list[Frame | Gap] = [frame(n) for n in range(9)]
+
+    class Watched(WaitingCamera):
+        def frames(self) -> Iterator[Frame | Gap]:
+            yield from self.items
+            started.set()
+            self.closed.wait()
+
+    hung = [HungCamera(), HungCamera()]
+    good = pipeline(Watched(seen), out)
+    parts = {"h": pipeline(hung[0], Collector()), "i": pipeline(hung[1], Collector()), "ok": good}
+    running = agent(parts)
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    try:
+        assert started.wait(60)
+        running.stop()
+        thread.join(60)
+        assert not thread.is_alive()
+    finally:
+        for camera in hung:
+            camera.released.set()
+    assert out.kinds() == [(1, "started"), (1, "ended")]
 
 
 def test_agent_raises_what_broke_a_pipeline_and_stops_the_others() -> None:

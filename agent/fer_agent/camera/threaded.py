@@ -28,7 +28,7 @@ __all__ = ["FrameSource", "ThreadedCamera"]
 
 logger = logging.getLogger(__name__)
 
-JOIN_S = 2.0
+JOIN_S = 1.5
 """How long `close` waits for the camera's thread."""
 
 MAX_STUCK = 3
