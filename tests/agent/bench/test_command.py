@@ -17,17 +17,18 @@ from fer_agent.bench import schema
 from fer_agent.runtime import available
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from fer_agent.bench.record import BenchReport
 
 PATIENCE_S = 900.0
+ONE_MODEL = ("--model", "microexpnet-fer2013")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start `fer-agent bench` with a store of its own, and the cascade, which is always there."""
 
     def start_bench(*arguments: object) -> subprocess.Popen[str]:
@@ -42,15 +43,21 @@ def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
             "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "from fer_agent.cli import main; main()"
         )
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", code, "bench", *map(str, arguments)],
             env=kept | env,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+        started.append(process)
+        return process
 
-    return start_bench
+    started: list[subprocess.Popen[str]] = []
+    yield start_bench
+    for process in started:
+        with process:  # closes its pipes and waits for it
+            process.kill()
 
 
 @pytest.fixture
@@ -80,7 +87,17 @@ def test_everything_is_measured_and_the_result_fits_its_schema(
     quick = ["--runs", 4, "--warmup", 2, "--frames", 6, "--threads", 1, "--threads", 2]
     page = tmp_path / "page.md"
     code, stdout, stderr = bench(
-        *quick, "--faces", 1, "--faces", 2, "--sustained", 0.05, "--json", "--markdown", page
+        *ONE_MODEL,
+        *quick,
+        "--faces",
+        1,
+        "--faces",
+        2,
+        "--sustained",
+        0.05,
+        "--json",
+        "--markdown",
+        page,
     )
     assert code == 0, stderr
     report = valid(stdout)
@@ -193,7 +210,7 @@ def test_an_unknown_model_is_named_with_those_there_are(bench: Callable[..., Any
 def test_an_interrupted_bench_shows_what_it_has(
     start: Callable[..., subprocess.Popen[str]],
 ) -> None:
-    process = start("--runs", 1_000_000, "--threads", 1, "--warmup", 0, "--json")
+    process = start(*ONE_MODEL, "--runs", 1_000_000, "--threads", 1, "--warmup", 0, "--json")
     assert process.stderr is not None
     seen = process.stderr.readline()
     assert "[1/3]" in seen
