@@ -26,7 +26,7 @@ pytestmark = pytest.mark.broker
 END_S = 120.0
 """What a process may take to end on a busy machine."""
 TWO_PEOPLE = "media/head-pose-face-detection-female-and-male.gif"
-MODEL = "microexpnet-fer2013"
+MODEL = "microexpnet-ferplus"
 
 
 class Runner:
