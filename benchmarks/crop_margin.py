@@ -115,7 +115,7 @@ def main() -> None:
     """Print both measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--model", type=Path, default=Path("models/microexpnet-fer2013"))
+    parser.add_argument("--model", type=Path, default=Path("models/microexpnet-ferplus"))
     parser.add_argument("--every", type=int, default=1, help="take every n-th image")
     args = parser.parse_args()
     cv2.setNumThreads(1)

@@ -4,7 +4,7 @@ For each size the share of faces that YuNet finds, the classifier's accuracy on 
 agent cuts around them, and its accuracy on the very same faces as the data set has them. Photos are
 taken as they are, with a longer side of up to 352 pixels, which the detector scales to 320.
 
-    python benchmarks/faces_in_frames.py --shared ../shared [--model models/microexpnet-ferplus]
+    python benchmarks/faces_in_frames.py --shared ../shared [--model models/microexpnet-fer2013]
         [--every 10] [--json]
 
 A model trained on FER+ is judged by FER+'s votes, as `fer-train evaluate` does.
@@ -35,7 +35,7 @@ def main() -> None:
     """Print the table, or one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--model", type=Path, default=Path("models/microexpnet-fer2013"))
+    parser.add_argument("--model", type=Path, default=Path("models/microexpnet-ferplus"))
     parser.add_argument("--precision", default="fp32", help="fp32, int8 or fp16")
     parser.add_argument("--sides", default=",".join(map(str, SIDES_PX)), help="pixels")
     parser.add_argument("--every", type=int, default=1, help="take every n-th face")

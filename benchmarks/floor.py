@@ -86,7 +86,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--model", default="microexpnet-fer2013")
+    parser.add_argument("--model", default="microexpnet-ferplus")
     args = parser.parse_args()
     yunet = args.shared / "models" / "yunet_s_dynamic.onnx"
     model = model_store.find(args.model, Path("/nowhere"))

@@ -70,7 +70,7 @@ class Bench:
         self.rounds: int = args.rounds
         self.seconds: float = args.seconds
         self.yunet_file = (args.shared / "models" / "yunet_s_dynamic.onnx").resolve()
-        self.model = model_store.find("microexpnet-fer2013", Path("/nowhere"))
+        self.model = model_store.find("microexpnet-ferplus", Path("/nowhere"))
         self.clip = (args.shared / "media" / TWO_PEOPLE).resolve()
         self.pictures = two_faces(args.shared)
 
