@@ -13,11 +13,17 @@ import pytest
 
 from fer_agent import compose, durable, model_store
 from fer_agent.config import ClassifierConfig
-from fer_agent.errors import ModelContractError, ModelFileError, TemporaryError
+from fer_agent.errors import (
+    ModelContractError,
+    ModelFileError,
+    TemporaryError,
+    UnavailableError,
+)
 from fer_agent.model_choice import record
-from fer_agent.model_choice.build import Build, best, settings
-from fer_agent.model_choice.fingerprint import of_this_board
-from fer_agent.model_choice.record import Choice, Measurement
+from fer_agent.model_choice.build import Build, settings
+from fer_agent.model_choice.fingerprint import model_sha256, of_this_board
+from fer_agent.model_choice.record import Choice, Measurement, best
+from fer_agent.model_choice.renewal import renew
 from fer_agent.model_choice.resolve import resolve
 from fer_agent.model_choice.setting import PLAIN, Setting
 from fer_agent.runtime.opening import Opener
@@ -121,7 +127,7 @@ def test_build_records_what_it_measured_and_run_uses_it(model: StoredModel) -> N
     told: list[Measurement] = []
     store = model.folder.parent
     choice = Build(runs=10, on_end=told.append).run(model, store, ["onnx"])
-    assert record.read(store, NAME) == choice
+    assert record.read(store, NAME, model_sha256(model.manifest)) == choice
     assert tuple(told) == choice.measured
     assert all(one.latency_ms and not one.problem for one in told), told
     assert resolve(ClassifierConfig(), model.manifest, store) == choice.setting
@@ -165,7 +171,7 @@ def test_a_damaged_file_ends_the_build_and_keeps_the_old_choice(model: StoredMod
     (model.folder / "model.int8.onnx").write_bytes(b"damaged")
     with pytest.raises(ModelFileError, match="7 bytes"):
         Build(runs=10).run(model, store, ["onnx"])
-    choice = record.read(store, NAME)
+    choice = record.latest(store, NAME)
     assert choice is not None
     assert choice.setting == INT8
 
@@ -177,15 +183,15 @@ def test_a_runtime_that_takes_its_process_down_is_a_problem_and_not_the_end(
     (tmp_path / "python").write_text(code)
     (tmp_path / "python").chmod(0o755)
     monkeypatch.setattr("fer_agent.model_choice.build.sys.executable", str(tmp_path / "python"))
-    measurement = Build(runs=10)._try(model, tmp_path, PLAIN)
+    measurement = Build(runs=10).attempt(model, tmp_path, PLAIN)
     assert measurement.problem == "crashed with SIGSEGV"
     (tmp_path / "python").write_text("#!/bin/sh\necho went wrong >&2\nexit 3\n")
-    assert Build(runs=10)._try(model, tmp_path, PLAIN).problem == "ended with 3: went wrong"
+    assert Build(runs=10).attempt(model, tmp_path, PLAIN).problem == "ended with 3: went wrong"
 
 
 def test_two_builds_at_once_are_refused(model: StoredModel) -> None:
     store = model.folder.parent
-    lock = record.path_of(store, NAME).with_suffix(".lock")
+    lock = record.lock_of(store, NAME)
     with durable.locked(lock, wait=False), pytest.raises(TemporaryError, match="under way"):
         Build(runs=10).run(model, store, ["onnx"])
 
@@ -214,10 +220,11 @@ def test_a_choice_made_under_other_circumstances_is_not_used(
     model: StoredModel, caplog: pytest.LogCaptureFixture, change: dict[str, Any], word: str
 ) -> None:
     store = recorded(model, INT8)
-    choice = record.read(store, NAME)
+    choice = record.latest(store, NAME)
     assert choice is not None
     other = choice.fingerprint.model_copy(update=change)
-    record.write(store, choice.model_copy(update={"fingerprint": other}))
+    changed = choice.model_copy(update={"fingerprint": other})
+    record.path_of(store, NAME, model_sha256(model.manifest)).write_text(changed.model_dump_json())
     with caplog.at_level("INFO"):
         assert resolve(ClassifierConfig(), model.manifest, store) == PLAIN
     assert f"{word} changed since" in caplog.text
@@ -226,7 +233,7 @@ def test_a_choice_made_under_other_circumstances_is_not_used(
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"schema_version": 9}', b"\xff\xfe"])
 def test_a_record_that_cannot_be_read_is_no_record(model: StoredModel, content: bytes) -> None:
     store = recorded(model, INT8)
-    record.path_of(store, NAME).write_bytes(content)
+    record.path_of(store, NAME, model_sha256(model.manifest)).write_bytes(content)
     assert resolve(ClassifierConfig(), model.manifest, store) == PLAIN
 
 
@@ -280,14 +287,14 @@ def test_command_prints_the_choice_as_json(
     stdout, stderr = process.communicate(timeout=240)
     assert process.returncode == 0, stderr
     choice = Choice.model_validate_json(stdout)
-    assert choice == record.read(model.folder.parent, NAME)
+    assert choice == record.latest(model.folder.parent, NAME)
     assert "[1/" in stderr
 
 
 def test_an_interrupted_build_leaves_nothing(
     start: Callable[..., subprocess.Popen[str]], model: StoredModel
 ) -> None:
-    process = start("--runs", "100000")
+    process = start("--model", NAME, "--runs", "100000")
     assert process.stderr is not None
     seen = ""
     while "[1/" not in seen:
@@ -296,7 +303,7 @@ def test_an_interrupted_build_leaves_nothing(
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=300)
     assert process.returncode not in (0, 70)
-    folder = record.path_of(model.folder.parent, NAME).parent
+    folder = record.lock_of(model.folder.parent, NAME).parent
     assert [path.suffix for path in folder.iterdir()] == [".lock"]
 
 
@@ -305,3 +312,101 @@ def test_an_unknown_model_is_named(start: Callable[..., subprocess.Popen[str]]) 
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 78
     assert "no model named 'huge'" in stderr
+
+
+def quick(**traits: Any) -> Build:
+    return Build(runs=10, **traits)
+
+
+@pytest.mark.usefixtures("one_core")
+def test_what_was_measured_here_is_measured_again_once_something_changed(
+    model: StoredModel,
+) -> None:
+    store = model.folder.parent
+    again = partial(renew, ClassifierConfig(), model, store, quick())
+    assert again() is None, "never measured, so nobody asked for it"
+    recorded(model, INT8)
+    assert again() is None, "nothing changed"
+    known = record.latest(store, NAME)
+    assert known is not None
+    older = known.fingerprint.model_copy(update={"runtimes": {"onnxruntime": "1.0"}})
+    record.write(store, known.model_copy(update={"fingerprint": older, "limit": 0.05}))
+    choice = again()
+    assert choice is not None
+    assert choice == record.read(store, NAME, model_sha256(model.manifest))
+    assert choice.fingerprint == of_this_board(model.manifest)
+    assert choice.limit == 0.05
+    assert all(one.latency_ms for one in choice.measured)
+    assert again() is None
+
+
+@pytest.mark.usefixtures("one_core")
+def test_a_new_content_is_measured_beside_the_one_that_runs(model: StoredModel) -> None:
+    store = recorded(model, INT8)
+    before = model.manifest
+    graph = (model.folder / "model.int8.onnx").read_bytes()
+    newer = put_file(model, "fp32", graph)
+    assert resolve(ClassifierConfig(), newer.manifest, store) == PLAIN
+    assert renew(ClassifierConfig(), newer, store, quick()) is not None
+    assert resolve(ClassifierConfig(), before, store) == INT8
+    record.prune(store, NAME, {model_sha256(newer.manifest)})
+    assert resolve(ClassifierConfig(), before, store) == PLAIN
+    assert record.latest(store, NAME) is not None
+
+
+def test_where_the_configuration_names_everything_nothing_is_measured(model: StoredModel) -> None:
+    store = recorded(model, INT8)
+    named = ClassifierConfig(precision="fp32", threads=1, runtime="onnx")
+    newer = put_file(model, "fp32", (model.folder / "model.int8.onnx").read_bytes())
+    assert renew(named, newer, store, quick()) is None
+
+
+def test_a_process_that_does_not_reach_the_gpu_does_not_decide_against_it(
+    model: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = recorded(model, Setting(runtime="tensorrt", precision="fp16"))
+    newer = put_file(model, "fp32", (model.folder / "model.int8.onnx").read_bytes())
+    monkeypatch.setattr(
+        "fer_agent.model_choice.fingerprint._runtimes", lambda: {"tensorrt": "10.3.0"}
+    )
+    with pytest.raises(UnavailableError, match="TensorRT, which was used here"):
+        renew(ClassifierConfig(), newer, store, quick())
+    assert record.read(store, NAME, model_sha256(newer.manifest)) is None
+
+
+@pytest.mark.usefixtures("one_core")
+def test_a_build_has_an_end_and_says_what_it_did_not_try(model: StoredModel) -> None:
+    store = model.folder.parent
+    with pytest.raises(ModelContractError, match="no time was left"):
+        quick(within_s=0.0).run(model, store, ["onnx"])
+    assert record.latest(store, NAME) is None
+
+
+def test_a_configured_runtime_takes_what_is_best_on_it(model: StoredModel) -> None:
+    store = recorded(model, INT8)
+    choice = record.latest(store, NAME)
+    assert choice is not None
+    measured = (timed(0.5, precision="int8", threads=2), timed(0.9, runtime="tensorrt"))
+    record.write(store, choice.model_copy(update={"measured": measured}))
+    take = partial(resolve, manifest=model.manifest, store=store)
+    assert take(ClassifierConfig(runtime="tensorrt")) == Setting(runtime="tensorrt")
+    assert take(ClassifierConfig()) == INT8
+
+
+def test_command_measures_again_only_what_changed(
+    start: Callable[..., subprocess.Popen[str]], model: StoredModel
+) -> None:
+    def said() -> str:
+        process = start("--model", NAME, "--runs", "10", "--if-changed")
+        stdout, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
+        return stdout
+
+    assert said() == f"{NAME}: nothing to measure again\n"
+    store = recorded(model, INT8)
+    known = record.latest(store, NAME)
+    assert known is not None
+    older = known.fingerprint.model_copy(update={"agent_version": "0.0.1"})
+    record.write(store, known.model_copy(update={"fingerprint": older}))
+    assert f"chosen for {NAME}" in said()
+    assert said() == f"{NAME}: nothing to measure again\n"

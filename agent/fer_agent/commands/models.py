@@ -95,20 +95,24 @@ def sync(
         bool,
         typer.Option(
             "--scheduled",
-            help="For the timer: do nothing without a repository, or when the last sync is young.",
+            help="For the timer: measure again what changed (see `build --if-changed`); sync only "
+            "with a repository, and when the last sync is old enough.",
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Fetch new versions from the signed repository, verify them, and switch to them."""
     from fer_agent import config_file, model_store
+    from fer_agent.model_choice import renewal
     from fer_agent.update import sync as room
 
     settings = config_file.load_incomplete(config)
     store = settings.models.path or model_store.default_store()
-    if scheduled and not room.is_due(settings, store):
-        logger.info("no sync is due")
-        return
+    if scheduled:
+        renewal.on_schedule(settings, store)
+        if not room.is_due(settings, store):
+            logger.info("no sync is due")
+            return
     work = room.configured(settings, store)
     try:
         with progress_bar("Fetching models") as progress:

@@ -28,21 +28,44 @@ def build(
         float,
         typer.Option(min=0.0, max=1.0, help="Largest loss of accuracy that speed may cost."),
     ] = 0.01,
+    if_changed: Annotated[
+        bool,
+        typer.Option(
+            "--if-changed",
+            help="Only where it was measured here before, and board, runtime, model or agent "
+            "changed since; at low priority, with the limit of the last time.",
+        ),
+    ] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure which precision, runtime and thread count is fastest here; `run` then uses it."""
+    from dataclasses import replace
+
     from fer_agent import config_file, model_store
+    from fer_agent.model_choice import renewal
     from fer_agent.model_choice.build import Build
     from fer_agent.runtime.available import available
 
     settings = config_file.load_incomplete(config)
     store = settings.models.path or model_store.default_store()
     stored = model_store.find(model or settings.classifier.model, store)
-    work = Build(runs=runs, limit=limit, on_start=_show_start, on_end=_show_end)
-    choice = work.run(stored, store, available())
+    work = replace(
+        renewal.BUILD if if_changed else Build(limit=limit),
+        runs=runs,
+        on_start=_show_start,
+        on_end=_show_end,
+    )
+    choice: Choice | None
+    if if_changed:
+        choice = renewal.renew(settings.classifier, stored, store, work)
+    else:
+        choice = work.run(stored, store, available())
     if as_json:
-        print_json(choice.model_dump(mode="json"))
+        nothing = {"model": stored.manifest.name, "setting": None}
+        print_json(nothing if choice is None else choice.model_dump(mode="json"))
+    elif choice is None:
+        typer.echo(f"{stored.manifest.name}: nothing to measure again")
     else:
         typer.echo(_table(choice))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -14,11 +16,11 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from fer_agent import durable
-from fer_agent.errors import ModelContractError, TemporaryError
+from fer_agent.errors import TemporaryError
 from fer_agent.model_choice import record
 from fer_agent.model_choice.child import Task
 from fer_agent.model_choice.fingerprint import of_this_board
-from fer_agent.model_choice.record import Choice, Measurement
+from fer_agent.model_choice.record import Choice, Measurement, best
 from fer_agent.model_choice.setting import PLAIN, Setting
 
 if TYPE_CHECKING:
@@ -32,11 +34,6 @@ logger = logging.getLogger(__name__)
 _LIMIT_S: dict[str, float] = {"onnx": 300.0, "tensorrt": 1800.0}
 """Longest trial on each runtime; TensorRT builds its engine within it, minutes on a small board."""
 
-_WORTH = 0.9
-"""A setting with more threads is taken when it takes at most this share of the time: a thread
-more is a core less for the camera and the detector, and heat.
-"""
-
 _LAST_WORDS = 300
 """Characters of a dead child's stderr that go into the reason."""
 
@@ -48,12 +45,16 @@ class Build:
     Attributes:
         runs: timed runs of each setting.
         limit: largest loss of accuracy against FP32, in [0, 1], where the manifest tells it.
+        niceness: how far those who try stand back behind everything else on the board.
+        within_s: longest time for all settings; what it leaves no room for is not tried.
         on_start: told each setting, its number and how many there are, before it is tried.
         on_end: told what was measured.
     """
 
     runs: int = 300
     limit: float = 0.01
+    niceness: int = 0
+    within_s: float = math.inf
     on_start: Callable[[Setting, int, int], None] = lambda _setting, _number, _count: None
     on_end: Callable[[Measurement], None] = lambda _measurement: None
 
@@ -74,7 +75,7 @@ class Build:
         """
         for file in model.manifest.files:
             model.verified_file(file.precision)
-        lock = record.path_of(store, model.manifest.name).with_suffix(".lock")
+        lock = record.lock_of(store, model.manifest.name)
         try:
             with durable.locked(lock, wait=False) as held:
                 if not held:
@@ -90,16 +91,19 @@ class Build:
 
     def _choose(self, model: StoredModel, store: Path, runtimes: Iterable[str]) -> Choice:
         tried = settings(model.manifest, runtimes, len(os.sched_getaffinity(0)))
+        ends_s = time.monotonic() + self.within_s
         measured = []
         for number, setting in enumerate(tried, start=1):
             self.on_start(setting, number, len(tried))
-            measured.append(self._judged(model.manifest, self._try(model, store, setting)))
+            measurement = self.attempt(model, store, setting, ends_s - time.monotonic())
+            measured.append(self._judged(model.manifest, measurement))
             self.on_end(measured[-1])
         return Choice(
             model=model.manifest.name,
             version=model.manifest.version,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             fingerprint=of_this_board(model.manifest),
+            limit=self.limit,
             setting=best(measured),
             measured=tuple(measured),
         )
@@ -116,19 +120,31 @@ class Build:
             problem = f"loses {100 * lost:.2f} points of accuracy"
         return measurement.model_copy(update={"accuracy_lost": lost, "problem": problem})
 
-    def _try(self, model: StoredModel, store: Path, setting: Setting) -> Measurement:
-        task = Task(folder=model.folder, store=store, setting=setting, runs=self.runs)
+    def attempt(
+        self, model: StoredModel, store: Path, setting: Setting, left_s: float = math.inf
+    ) -> Measurement:
+        """Try one setting in a process of its own, for as long as is left at most."""
+        if left_s <= 0.0:
+            return Measurement(setting=setting, problem="not tried: no time was left")
+        limit_s = min(left_s, _LIMIT_S[setting.runtime])
+        task = Task(
+            folder=model.folder,
+            store=store,
+            setting=setting,
+            runs=self.runs,
+            niceness=self.niceness,
+        )
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "fer_agent.model_choice.child"],
                 input=task.model_dump_json(),
                 capture_output=True,
                 text=True,
-                timeout=_LIMIT_S[setting.runtime],
+                timeout=limit_s,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            problem = f"did not end within {_LIMIT_S[setting.runtime]:g} s"
+            problem = f"did not end within {limit_s:.0f} s"
             return Measurement(setting=setting, problem=problem)
         if done.returncode < 0:
             problem = f"crashed with {signal.Signals(-done.returncode).name}"
@@ -163,27 +179,3 @@ def settings(manifest: Manifest, runtimes: Iterable[str], cores: int) -> list[Se
                 if precision != "int8"
             ]
     return sorted(tried, key=lambda setting: setting != PLAIN)
-
-
-def best(measured: Iterable[Measurement]) -> Setting:
-    """Return the fastest setting without a problem, and with few threads where that costs little.
-
-    Raises:
-        ModelContractError: every setting has a problem; the message tells that of plain FP32.
-    """
-    timed = [
-        (one.latency_ms, one.setting)
-        for one in measured
-        if one.latency_ms is not None and not one.problem
-    ]
-    if not timed:
-        problems = [one.problem for one in measured]
-        raise ModelContractError(
-            f"the model runs in no way on this board: {problems[0] if problems else 'no runtime'}",
-            remedy="fetch the model again, or use another one",
-        )
-    chosen_ms, chosen = min(timed, key=lambda one: (one[1].threads, one[0]))
-    for latency_ms, setting in sorted(timed, key=lambda one: (one[1].threads, one[0])):
-        if latency_ms <= _WORTH * chosen_ms:
-            chosen_ms, chosen = latency_ms, setting
-    return chosen

@@ -6,6 +6,8 @@ fresh thread pools, and takes down nothing but itself when a runtime crashes.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import statistics
 import sys
 import time
@@ -38,11 +40,14 @@ class Task(BaseModel):
     """Where engines are kept."""
     setting: Setting
     runs: int
+    niceness: int = 0
 
 
 def main() -> None:
     """Try what stdin names and answer on stdout."""
     task = Task.model_validate_json(sys.stdin.read())
+    with contextlib.suppress(PermissionError):  # a sandbox may forbid it
+        os.nice(task.niceness)
     sys.stdout.write(_try(task).model_dump_json())
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from fer_agent import model_store
 from fer_agent.errors import ModelError
 from fer_agent.model_choice import record
-from fer_agent.model_choice.fingerprint import of_this_board
+from fer_agent.model_choice.fingerprint import model_sha256, of_this_board
 from fer_agent.model_choice.setting import PLAIN, Setting
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_agent.config import AgentConfig, ClassifierConfig
+    from fer_agent.model_choice.record import Choice
     from fer_agent.model_store import Manifest
 
 logger = logging.getLogger(__name__)
@@ -23,22 +24,27 @@ logger = logging.getLogger(__name__)
 def resolve(config: ClassifierConfig, manifest: Manifest, store: Path) -> Setting:
     """Return how a model runs on this board.
 
-    Keys of the configuration that are not set to a value of their own take the measured choice's;
-    without one, or when it was measured under other circumstances, FP32 on ONNX Runtime and one
-    thread.
+    Keys of the configuration that are not set to a value of their own take the measured choice's,
+    the best one on the configured runtime; without one, or when it was measured under other
+    circumstances, FP32 on ONNX Runtime and one thread.
 
     Args:
         config: the classifier's section.
         manifest: of the model that is to run.
         store: the model store.
     """
-    automatic = "auto" in (config.runtime, config.precision) or config.threads is None
-    base = (_measured(manifest, store) or PLAIN) if automatic else PLAIN
+    choice = _measured(manifest, store) if follows_measurement(config) else None
+    base = (choice and choice.on(config.runtime)) or PLAIN
     return Setting(
         runtime=base.runtime if config.runtime == "auto" else config.runtime,
         precision=base.precision if config.precision == "auto" else config.precision,
         threads=base.threads if config.threads is None else config.threads,
     )
+
+
+def follows_measurement(config: ClassifierConfig) -> bool:
+    """Tell whether the configuration leaves anything to what was measured."""
+    return "auto" in (config.runtime, config.precision) or config.threads is None
 
 
 def configured(config: AgentConfig) -> Setting:
@@ -51,9 +57,9 @@ def configured(config: AgentConfig) -> Setting:
     return resolve(config.classifier, model.manifest, store)
 
 
-def _measured(manifest: Manifest, store: Path) -> Setting | None:
+def _measured(manifest: Manifest, store: Path) -> Choice | None:
     advice = "`fer-agent models build` would measure what is fastest"
-    choice = record.read(store, manifest.name)
+    choice = record.read(store, manifest.name, model_sha256(manifest))
     if choice is None:
         logger.info("nothing was measured for %s here: %s; %s", manifest.name, PLAIN, advice)
         return None
@@ -67,4 +73,4 @@ def _measured(manifest: Manifest, store: Path) -> Setting | None:
             advice,
         )
         return None
-    return choice.setting
+    return choice

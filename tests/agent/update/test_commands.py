@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 from datetime import datetime, timedelta, timezone
@@ -13,8 +14,12 @@ import pytest
 from simulated_repository import SimulatedRepository
 from syncing_device import make_files
 
-from fer_agent import model_store
+from fer_agent import durable, model_store
 from fer_agent.cli import main
+from fer_agent.model_choice import record
+from fer_agent.model_choice.fingerprint import of_this_board
+from fer_agent.model_choice.record import Choice
+from fer_agent.model_choice.setting import PLAIN
 from fer_agent.update import report
 
 if TYPE_CHECKING:
@@ -192,6 +197,41 @@ def test_without_a_repository_the_timer_is_quiet_and_a_person_is_told(
     code, _, err = call("sync")
     assert code == 78
     assert "`models.repository` is not set" in err
+
+
+def test_the_timer_measures_again_what_was_measured_and_has_changed(
+    call: Callable[..., tuple[int, str, str]],
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0})
+    config = tmp_path / "config.toml"
+    kept = [line for line in config.read_text().splitlines() if "repository" not in line]
+    config.write_text("\n".join(kept))
+    assert call("sync", "--scheduled")[0] == 0
+    assert record.latest(store, SHIPPED) is None
+    here = of_this_board(model_store.find(SHIPPED).manifest)
+    known = Choice(
+        model=SHIPPED,
+        version="1.0.0",
+        created="2026-01-01T00:00:00+00:00",
+        fingerprint=here.model_copy(update={"board": "another"}),
+        setting=PLAIN,
+        measured=(),
+    )
+    record.write(store, known)
+    assert call("sync", "--scheduled")[0] == 0
+    choice = record.latest(store, SHIPPED)
+    assert choice is not None
+    assert choice.fingerprint == here
+    assert choice.measured
+    # One that cannot be measured keeps nobody from the rest.
+    record.write(store, known)
+    with durable.locked(record.lock_of(store, SHIPPED), wait=False):
+        code, _, err = call("sync", "--scheduled")
+    assert code == 0
+    assert err.count("could not be measured again") == 1
 
 
 def test_a_root_file_that_is_none_is_a_configuration_fault(
