@@ -1,4 +1,4 @@
-"""Bringing a version in: verified, moved into the store, tried, switched to.
+"""Bringing a version in: verified, moved into the store, tried, measured, switched to.
 
 Two locks in `.state/`: `activation.lock` is held from the first step to the last, so that there is
 one activation at a time; `journal.lock` for the moment in which journal, refusals or link change,
@@ -20,8 +20,17 @@ from fer_agent.activation.probation import alone
 from fer_agent.activation.state import Refusal
 from fer_agent.activation.trial import Trial, TrialError
 from fer_agent.activation.versions import Keep, Versions, build_of, verify
-from fer_agent.errors import ModelError, TemporaryError, UsageError, VerificationError
+from fer_agent.errors import (
+    AgentError,
+    ModelError,
+    TemporaryError,
+    UsageError,
+    VerificationError,
+)
+from fer_agent.model_choice import record, renewal
+from fer_agent.model_choice.fingerprint import model_sha256
 from fer_agent.model_choice.resolve import resolve
+from fer_agent.model_store import Manifest, StoredModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +39,6 @@ if TYPE_CHECKING:
     from fer_agent.activation.journal import Build
     from fer_agent.config import AgentConfig
     from fer_agent.model_choice.setting import Setting
-    from fer_agent.model_store import Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +56,8 @@ class Change:
         trial: what a version has to pass.
         keep: how many old versions stay.
         setting: how a version would run on this board, for its trial; None leaves that to `trial`.
+        measure: measures how a tried version runs fastest on this board, and tells whether it did;
+            its failure is no reason against the version.
         on_step: told each step's name once it is on the disk.
     """
 
@@ -55,6 +65,7 @@ class Change:
     trial: Trial = field(default_factory=Trial)
     keep: Keep = field(default_factory=Keep)
     setting: Callable[[Manifest], Setting] | None = None
+    measure: Callable[[StoredModel], bool] = lambda _model: False
     on_step: Callable[[str], None] = lambda _step: None
 
     def activate_staged(self, staged: Path, *, name: str) -> Build:
@@ -151,6 +162,7 @@ class Change:
             self.on_step("refused")
             raise
         self.on_step("tried")
+        self._measure(folder)
         with alone(self.store):
             state.forgive(self.store, versions.name, build)
             journal.write(self.store, self._entry(versions, build))
@@ -166,6 +178,17 @@ class Change:
             return self.trial
         setting = self.setting(model_store.read_manifest(folder / "manifest.json"))
         return replace(self.trial, precision=setting.precision, threads=setting.threads)
+
+    def _measure(self, folder: Path) -> None:
+        """Measure a version before it takes over; one that cannot be measured runs plain."""
+        try:
+            manifest = model_store.read_manifest(folder / "manifest.json")
+            measured = self.measure(StoredModel(folder=folder, manifest=manifest))
+        except AgentError as error:
+            logger.warning("%s was not measured and runs plain: %s", folder.name, error)
+        else:
+            if measured:
+                self.on_step("measured")
 
     def _entry(self, versions: Versions, build: Build) -> Entry:
         """Begin the journal of a switch; an unproven version is none to go back to."""
@@ -198,6 +221,13 @@ class Change:
             needed.add(entry.previous.key)
         for key in versions.prune(self.keep, {key for key in needed if key}):
             logger.info("removed %s %s", versions.name, key)
+        folders = [versions.folder(key) for key in versions.installed()]
+        folders.append(model_store.shipped_folder() / versions.name)
+        hashes = set()
+        for folder in folders:
+            with contextlib.suppress(ModelError):
+                hashes.add(model_sha256(model_store.read_manifest(folder / "manifest.json")))
+        record.prune(self.store, versions.name, hashes)
         self.on_step("pruned")
 
     @contextlib.contextmanager
@@ -224,4 +254,5 @@ def configured(config: AgentConfig) -> Change:
         trial=Trial(slowdown=config.models.slowdown_limit),
         keep=Keep(versions=config.models.keep_versions, bytes=config.models.keep_bytes),
         setting=partial(resolve, config.classifier, store=store),
+        measure=partial(renewal.for_switch, config),
     )
