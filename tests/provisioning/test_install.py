@@ -102,7 +102,7 @@ class Repository:
 
 @pytest.fixture
 def repository(root: Path, tmp_path: Path) -> Iterator[Repository]:
-    folder, model = tmp_path / "repository", "microexpnet-fer2013"
+    folder, model = tmp_path / "repository", "microexpnet-ferplus"
     (tmp_path / "password").write_text("correct horse battery staple\n")
     shutil.copytree(root / "models" / model, tmp_path / model)
     manifest = json.loads((tmp_path / model / "manifest.json").read_text())

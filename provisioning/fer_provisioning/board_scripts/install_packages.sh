@@ -3,6 +3,8 @@
 set -eu
 release=$1 extras=$2 offline=$3
 bundle=$release/bundle
+exec 9>"$(dirname "$release")/.lock" # see create_release.sh
+flock -w 900 9
 wheel=$(ls "$bundle"/agent/fer_agent-*.whl)
 if [ -d /usr/local/cuda ]; then
     export CUDA_HOME=/usr/local/cuda PATH="/usr/local/cuda/bin:$PATH"

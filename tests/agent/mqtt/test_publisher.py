@@ -104,6 +104,9 @@ def publishing(
         yield publisher
     finally:
         publisher.stop()
+        # A thread that is still inside an attempt to connect ends with it.
+        for thread in publisher_threads() - before:
+            thread.join(60)
         assert publisher_threads() == before
 
 
