@@ -2,7 +2,8 @@
 
 `python -m fer_agent.bench.child` reads one task as JSON from stdin and writes JSON lines to stdout:
 `{"sample": ...}` while it works, and at its end `{"found": ...}` or `{"problem": ...}`. SIGINT and
-SIGTERM end the measurement early; what was measured until then is found.
+SIGTERM end the measurement early; what was measured until then is found. So does the end of stdin,
+which whoever waits for the answer holds open: nothing goes on measuring for a dead parent.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from fer_agent.bench.protocol import StopFlag
@@ -33,12 +35,19 @@ def main() -> None:
 
         with stop.on_signals():
             task = json.loads(sys.stdin.readline())
+            threading.Thread(target=_end_with_parent, args=(stop,), daemon=True).start()
             try:
                 found = _do(task, stop, lambda sample: tell({"sample": sample}))
             except AgentError as error:
                 tell({"problem": problem_of(error)})
             else:
                 tell({"found": found})
+
+
+def _end_with_parent(stop: StopFlag) -> None:
+    # Past Python's buffer, whose lock a thread that waits here would hold for ever.
+    os.read(sys.stdin.fileno(), 1)
+    stop.set()
 
 
 def problem_of(error: AgentError) -> dict[str, Any]:

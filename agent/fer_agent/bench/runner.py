@@ -77,9 +77,12 @@ def _converse(
     """Hand the task over and return the process's last word; None when it died without one."""
     if process.stdin is None or process.stdout is None:
         return None
-    with suppress(BrokenPipeError):
+    try:
         process.stdin.write(json.dumps(task) + "\n")
-        process.stdin.close()
+        process.stdin.flush()  # and left open: its end would end the measurement
+    except BrokenPipeError:
+        with suppress(BrokenPipeError):
+            process.stdin.close()
     answer: dict[str, Any] | None = None
     for line in process.stdout:
         said = json.loads(line)

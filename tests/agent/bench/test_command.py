@@ -12,7 +12,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from fer_agent import thermal
+from fer_agent import model_store, thermal
 from fer_agent.bench import schema
 from fer_agent.runtime import available
 
@@ -221,6 +221,22 @@ def test_an_interrupted_bench_shows_what_it_has(
     report = valid(stdout)
     assert report["interrupted"] is True
     assert report["pipelines"] == []
+
+
+def test_a_measurement_ends_with_whoever_waits_for_it(tmp_path: Path) -> None:
+    model = model_store.find(ONE_MODEL[1]).verified_file()
+    task = {"kind": "network", "path": str(model), "runtime": "onnx", "threads": 1}
+    task |= {"precision": "fp32", "shape": None, "store": str(tmp_path)}
+    task |= {"warmup": 0, "runs": 1_000_000_000}
+    with subprocess.Popen(
+        [sys.executable, "-m", "fer_agent.bench.child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        stdout, _ = process.communicate(json.dumps(task) + "\n", timeout=PATIENCE_S)
+    assert process.returncode == 0
+    assert json.loads(stdout.splitlines()[-1])["found"] is not None
 
 
 def test_result_files_are_compared(
