@@ -115,13 +115,13 @@ class Courier:
         if self._deadline is not None:
             return
         self._deadline = time.monotonic() + self._timing.stop_s
+        if self._thread.ident is None:
+            self._waker.close()
+            return
         self._waker.wake()
-        if self._thread.ident is not None:
-            self._thread.join(self._timing.stop_s + 0.2)
+        self._thread.join(self._timing.stop_s + 0.2)
         if self._thread.is_alive():
             logger.debug("the thread is still inside an attempt to connect and ends with it")
-        else:
-            self._waker.close()
 
     def _run(self) -> None:
         try:
@@ -129,6 +129,8 @@ class Courier:
         except Exception as error:
             logger.exception("the MQTT thread ended by a bug")
             self.failure = error
+        finally:
+            self._waker.close()
 
     def _work(self) -> None:
         while self._patience_s() > 0:
