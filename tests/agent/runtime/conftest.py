@@ -36,7 +36,8 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, violations: Path) -> None:
         self._monkeypatch = monkeypatch
         self._violations = violations
-        monkeypatch.syspath_prepend(FAKES)
+        # Not syspath_prepend: it reads caches that a thread of an earlier test may be filling.
+        monkeypatch.setattr(sys, "path", [str(FAKES), *sys.path])
         before = os.environ.get("PYTHONPATH")
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(FAKES), before])))
         monkeypatch.setenv("FAKE_CUDA_VIOLATIONS", str(violations))
