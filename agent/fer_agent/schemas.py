@@ -9,10 +9,13 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from fer_agent.messages import CHANNELS, Channel, Kind, root
 from fer_agent.payloads import NOBODY, SCHEMA_NAMES, SCHEMA_ROOT, EventData, Payload, Word
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _ASYNCAPI_VERSION: Final = "3.0.0"
@@ -47,13 +50,18 @@ def schema_name(kind: Kind) -> str:
 
 
 def write(folder: Path) -> None:
-    """Write all files into a folder, which is made when it is not there.
+    """Write all files into a folder; as `write_documents`."""
+    write_documents(documents(), folder)
+
+
+def write_documents(files: Mapping[str, Any], folder: Path) -> None:
+    """Write JSON documents by file name into a folder, which is made when it is not there.
 
     Raises:
         OSError: the folder or a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name, document in documents().items():
+    for name, document in files.items():
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
         (folder / name).write_text(text, encoding="utf-8")
 

@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any, Final
 
 from fer_agent.bench.record import BenchReport, Comparison
+from fer_agent.schemas import write_documents
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _ROOT: Final = "urn:fer-agent:schema:bench:v1:"
@@ -30,15 +30,8 @@ def documents() -> dict[str, dict[str, Any]]:
 
 
 def write(folder: Path) -> None:
-    """Write all files into a folder, which is made when it is not there.
-
-    Raises:
-        OSError: the folder or a file cannot be written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, document in documents().items():
-        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-        (folder / name).write_text(text, encoding="utf-8")
+    """Write all files into a folder; as `fer_agent.schemas.write_documents`."""
+    write_documents(documents(), folder)
 
 
 if __name__ == "__main__":
