@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from fer_trainer.augment import DRAWS, augment, draw_order, draw_view, mix
+from fer_trainer.augment import DRAWS, augment, draw_order, draw_view
 from fer_trainer.losses import label_loss
+from fer_trainer.mixing import Mixing, draw_mixing, mix
 from fer_trainer.recipe import AugmentSection, LossSection
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 OFF = AugmentSection(
     flip=0, rotation_deg=0, shift=0, scale=0, shear_deg=0, brightness=0, contrast=0, erasing=0
 )
+
+
+def mixing_of(section: AugmentSection, *, batch: int) -> Mixing:
+    drawn = draw_mixing(3, 1, steps=4, batch_size=16, size_px=48, section=section)
+    return Mixing(*(table[batch] for table in drawn))
 
 
 @pytest.fixture
@@ -42,7 +48,7 @@ def test_torch_generators_are_not_used(images: torch.Tensor) -> None:
     before = torch.get_rng_state()
     draws = torch.from_numpy(draw_view(1, 0, len(images)))
     views = augment(images, draws, AugmentSection(erasing=1.0))
-    mix(views, torch.ones(16, 2) / 2, AugmentSection(mixup=1.0), seed=1, epoch=0, step=0)
+    mix(views, torch.ones(16, 2) / 2, mixing_of(AugmentSection(mixup=1.0), batch=0))
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -82,8 +88,8 @@ def test_mixing_keeps_targets_sums(images: torch.Tensor, switch: str) -> None:
     gray = images.unsqueeze(1).float() / 255
     targets = torch.eye(16)
     section = OFF.model_copy(update={switch: 1.0})
-    mixed, wanted = mix(gray, targets, section, seed=3, epoch=1, step=2)
-    again, _ = mix(gray, targets, section, seed=3, epoch=1, step=2)
+    mixed, wanted = mix(gray, targets, mixing_of(section, batch=2))
+    again, _ = mix(gray, targets, mixing_of(section, batch=2))
     assert torch.equal(mixed, again)
     assert torch.allclose(wanted.sum(dim=1), torch.ones(16))
     assert not torch.equal(mixed, gray)
@@ -91,6 +97,16 @@ def test_mixing_keeps_targets_sums(images: torch.Tensor, switch: str) -> None:
         share = wanted.diagonal()[wanted.diagonal() < 1]
         own = (mixed == gray).float().mean(dim=(1, 2, 3))[wanted.diagonal() < 1]
         assert torch.all(own >= share - 1e-6)
+
+
+def test_coin_decides_between_mixup_and_cutmix() -> None:
+    section = OFF.model_copy(update={"mixup": 0.4, "cutmix": 1.0})
+    drawn = draw_mixing(1, 0, steps=200, batch_size=2, size_px=48, section=section)
+    boxed = drawn.box[:, 2] > 0
+    assert 0.35 < float(boxed.float().mean()) < 0.65
+    assert torch.all(drawn.own[boxed] == 1.0)
+    assert torch.equal(drawn.own[~boxed & (drawn.own < 1)], drawn.share[~boxed & (drawn.own < 1)])
+    assert torch.all(drawn.box[:, :2] + drawn.box[:, 2:] <= 48)
 
 
 def test_order_visits_everything_once_or_by_weight() -> None:

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from fer_agent.errors import UsageError
-from fer_trainer import checkpoint, files, loop
+from fer_trainer import checkpoint, files, loop, step
 from fer_trainer.data.faceset import FaceSet, Split
 from fer_trainer.deploy import network_of
 from fer_trainer.errors import (
@@ -163,7 +163,7 @@ def test_loss_that_is_no_number_stops_and_keeps_the_last_epoch(
     class Poison(Stopping):
         def on_epoch(self, record: dict[str, Any]) -> None:
             del record
-            patch.setattr(loop, "learning_rate", lambda *_: float("nan"))
+            patch.setattr(step, "learning_rate", lambda *_: float("nan"))
 
     said = r"not a number at step 6; last\.ckpt is whole, after epoch 1"
     with pytest.MonkeyPatch.context() as patch, pytest.raises(DivergedError, match=said):
@@ -334,8 +334,8 @@ def test_stored_views_can_be_seen_again(
     chosen = torch.tensor([4, 60])
     draws = torch.from_numpy(draw_view(view.seed, view.number, len(training)))
     views = augment(torch.tensor(training.images)[chosen], draws[chosen], view.augment)
-    asked = open_teacher(faces, cpu, runs=[run.folder], targets=None).logits(views, chosen, view)
-    assert torch.allclose(stored.logits(views, chosen, view), asked, atol=2e-3)
+    asked = open_teacher(faces, cpu, runs=[run.folder], targets=None).logits(views, chosen)
+    assert torch.allclose(stored.logits(views, chosen), asked, atol=2e-3)
 
 
 def test_student_learns_from_the_file(

@@ -33,7 +33,7 @@ _ERASE_ASPECT = (0.3, 3.3)
 """Share of the image and aspect of the erased box: Zhong et al., arXiv:1708.04896."""
 
 
-def _philox(seed: int, view: int, stream: int) -> np.random.Generator:
+def philox(seed: int, view: int, stream: int) -> np.random.Generator:
     """Open the stream of one purpose; the counter's top word keeps the streams apart."""
     bits = np.random.Philox(key=[seed, view], counter=[0, 0, 0, stream])
     return np.random.Generator(bits)
@@ -50,7 +50,7 @@ def draw_view(seed: int, view: int, count: int) -> Float32Array:
     Returns:
         Uniform in [0, 1), float32 (count, 24), columns as `DRAWS`.
     """
-    return _philox(seed, view, 0).random((count, len(DRAWS)), dtype=np.float32)
+    return philox(seed, view, 0).random((count, len(DRAWS)), dtype=np.float32)
 
 
 def draw_order(seed: int, epoch: int, weights: Int64Array | Float32Array) -> Int64Array:
@@ -65,7 +65,7 @@ def draw_order(seed: int, epoch: int, weights: Int64Array | Float32Array) -> Int
     Returns:
         Indices, int64 (N,).
     """
-    generator = _philox(seed, epoch, 1)
+    generator = philox(seed, epoch, 1)
     if np.all(weights == weights[0]):
         return generator.permutation(len(weights)).astype(np.int64)
     share = np.asarray(weights, np.float64)
@@ -99,7 +99,7 @@ def _affine(gray: Tensor, draws: Tensor, signed: Tensor, section: AugmentSection
     angle = torch.deg2rad(signed[:, _COLUMN["rotation"]] * section.rotation_deg)
     shear = torch.tan(torch.deg2rad(signed[:, _COLUMN["shear"]] * section.shear_deg))
     zoom = 1.0 + section.scale * signed[:, _COLUMN["scale"]]
-    mirror = torch.where(draws[:, _COLUMN["flip"]] < section.flip, -1.0, 1.0)
+    mirror = 1.0 - 2.0 * (draws[:, _COLUMN["flip"]] < section.flip)
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
     # grid_sample wants output to input coordinates; both run from -1 to 1, so a shift of the whole
     # width is 2.
@@ -129,41 +129,3 @@ def _erase(gray: Tensor, draws: Tensor, section: AugmentSection) -> Tensor:
     chosen = draws[:, _COLUMN["erase"]] < section.erasing  # (B,)
     box = in_rows[:, :, None] & in_columns[:, None, :] & chosen[:, None, None]
     return gray.masked_fill(box[:, None], 0.5)
-
-
-def mix(
-    gray: Tensor, targets: Tensor, section: AugmentSection, *, seed: int, epoch: int, step: int
-) -> tuple[Tensor, Tensor]:
-    """Blend each image with another of the batch (mixup), or paste a box of it (CutMix).
-
-    When both are on, a coin decides per batch.
-
-    Args:
-        gray: (B, 1, 48, 48).
-        targets: (B, C).
-        section: `mixup` and `cutmix` are the alphas of their Beta distributions; 0 is off.
-        seed: the run's seed.
-        epoch: the epoch.
-        step: the batch within the epoch.
-
-    Source: Zhang et al., arXiv:1710.09412; Yun et al., arXiv:1905.04899.
-    """
-    if section.mixup == 0.0 and section.cutmix == 0.0:
-        return gray, targets
-    generator = _philox(seed, epoch, 2 + step)
-    coin, y, x = generator.random(3)
-    use_cutmix = section.cutmix > 0.0 and (section.mixup == 0.0 or coin < 0.5)
-    alpha = section.cutmix if use_cutmix else section.mixup
-    share = float(generator.beta(alpha, alpha))
-    other = torch.from_numpy(generator.permutation(len(gray))).to(gray.device)
-    if use_cutmix:
-        size = gray.shape[-1]
-        side = round(size * float(np.sqrt(1.0 - share)))
-        top, left = int(y * (size - side + 1)), int(x * (size - side + 1))
-        box = (..., slice(top, top + side), slice(left, left + side))
-        mixed = gray.clone()
-        mixed[box] = gray[other][box]
-        share = 1.0 - (side / size) ** 2
-    else:
-        mixed = gray * share + gray[other] * (1.0 - share)
-    return mixed, targets * share + targets[other] * (1.0 - share)

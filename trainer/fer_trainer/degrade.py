@@ -79,7 +79,7 @@ def _light(gray: Tensor, column: Callable[[str], Tensor]) -> Tensor:
 
 def _blur(gray: Tensor, column: Callable[[str], Tensor]) -> Tensor:
     """Mix with a picture under a binomial kernel, whose deviation is one pixel."""
-    line = torch.tensor((1.0, 4.0, 6.0, 4.0, 1.0), device=gray.device, dtype=gray.dtype) / 16.0
+    line = _binomial(gray.device)
     padded = F.pad(gray, (2, 2, 2, 2), mode="replicate")
     blurred = F.conv2d(F.conv2d(padded, line.view(1, 1, 1, 5)), line.view(1, 1, 5, 1))
     return torch.lerp(gray, blurred, column("blur_share").expand_as(gray))
@@ -126,6 +126,11 @@ _FAULTS = {
 def _between(bounds: tuple[float, float], draw: Tensor) -> Tensor:
     low, high = bounds
     return low + (high - low) * draw
+
+
+@functools.lru_cache(maxsize=2)
+def _binomial(device: torch.device) -> Tensor:
+    return torch.tensor((1.0, 4.0, 6.0, 4.0, 1.0), device=device) / 16.0
 
 
 @functools.lru_cache(maxsize=2)

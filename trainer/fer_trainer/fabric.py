@@ -31,6 +31,8 @@ def launch(recipe: Recipe, *, accelerator: str = "auto", threads: int = 0) -> Fa
     if recipe.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(mode=True)
+    else:
+        torch.backends.cudnn.benchmark = True  # a run's batches all have the same shape
     with warnings.catch_warnings():
         # Fabric advises more threads or other precisions; the recipe has decided.
         warnings.simplefilter("ignore")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from fer_trainer.data.faceset import UInt8Array
 
-_BATCH = 256
+_BATCH = 512
 
 
 @torch.no_grad()

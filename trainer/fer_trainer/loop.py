@@ -1,4 +1,4 @@
-"""A training's whole way: views, losses, steps, the moving average, the choice of the epoch."""
+"""A training's whole way: network, steps, the choice of the epoch, checkpoints."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 
 from fer_trainer import checkpoint as checkpoints
-from fer_trainer.augment import augment, draw_order, draw_view, mix
-from fer_trainer.checkpoint import Checkpoint
+from fer_trainer.checkpoint import Checkpoint, Keeper
 from fer_trainer.data.faceset import Split
 from fer_trainer.errors import CheckpointError, DataError, DivergedError
 from fer_trainer.fabric import device_name
 from fer_trainer.inference import predict
-from fer_trainer.losses import distillation_losses, label_loss, soften
 from fer_trainer.networks.build import build_network
-from fer_trainer.optim import learning_rate, make_optimizer, moving_average
-from fer_trainer.views import View
+from fer_trainer.optim import MovingAverage, make_optimizer, restore_optimizer
+from fer_trainer.step import Replayed, Step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +24,8 @@ if TYPE_CHECKING:
 
     from lightning.fabric import Fabric
 
-    from fer_trainer.data.faceset import FaceSet, Float32Array
-    from fer_trainer.recipe import Recipe
+    from fer_trainer.data.faceset import FaceSet
+    from fer_trainer.recipe import Recipe, TrainSection
     from fer_trainer.teachers import Teacher
 
 _LOOK_EVERY = 20
@@ -47,7 +44,7 @@ class Listener(Protocol):
         ...
 
 
-def train(  # noqa: C901, PLR0915  # a training is one straight way, and reads best as one
+def train(
     recipe: Recipe,
     faces: FaceSet,
     run: Path,
@@ -62,7 +59,7 @@ def train(  # noqa: C901, PLR0915  # a training is one straight way, and reads b
     Args:
         recipe: all switches.
         faces: training images and the split that chooses the epoch.
-        run: receives `last.ckpt` after each epoch and `best.ckpt` after each better one.
+        run: receives `last.ckpt` and `best.ckpt`, as `Keeper` says.
         fabric: launched; says on what and on how many devices.
         teacher: when there is one, the loss is that of distillation.
         weights: file to start from, where the recipe's network section wants one.
@@ -79,74 +76,53 @@ def train(  # noqa: C901, PLR0915  # a training is one straight way, and reads b
     """
     _check(faces, recipe)
     listeners = listeners if fabric.is_global_zero else ()
-    section, device, seed = recipe.train, fabric.device, recipe.train.seed
-    classes = len(faces.labels)
-    torch.manual_seed(seed)
-    network = build_network(recipe.network, classes, weights)
+    section, device = recipe.train, fabric.device
+    torch.manual_seed(recipe.train.seed)
+    network = build_network(recipe.network, len(faces.labels), weights)
     network = network.to(device).to(memory_format=torch.channels_last)
-    average = moving_average(network, recipe.optim.ema_decay)
-    optimizer = make_optimizer(network, recipe.optim)
+    average = MovingAverage(network)
+    lr = torch.tensor(recipe.optim.lr, device=device)
+    optimizer = make_optimizer(network, recipe.optim, lr)
     state = _resume(recipe, faces, run) or _fresh(recipe, faces, fabric)
     if state.epoch:
         network.load_state_dict(state.network)
         average.load_state_dict(state.ema)
-        optimizer.load_state_dict(state.optimizer)
+        restore_optimizer(optimizer, state.optimizer)
         _set_random_state(state.random[fabric.global_rank], device)
-    fast = _compiled(network, device) if section.compile else network
+    fast: Any = torch.compile(network) if section.compile else network
     model, stepper = fabric.setup(fast, optimizer)
-
-    training = faces.training()
-    images = torch.tensor(training.images, device=device)  # uint8 (N, H, W)
-    targets = torch.tensor(training.targets, device=device)  # (N, C)
-    chances = _chances(training, balanced=recipe.data.balanced)  # (N,)
+    step = Step(
+        recipe, faces.training(), fabric,
+        model=model, stepper=stepper, lr=lr, average=average, teacher=teacher,
+    )  # fmt: skip
+    alone_on_gpu = device.type == "cuda" and fabric.world_size == 1
+    advance = Replayed(step) if alone_on_gpu else step
     judge = faces.only(Split.parse(section.select_on))
     truth = torch.from_numpy(judge.hard_labels)
-    batch_size = min(section.batch_size, len(images) // fabric.world_size)
-    steps = len(images) // (batch_size * fabric.world_size)
+    keeper = Keeper(run, epoch=state.epoch)
 
     for epoch in range(state.epoch, section.epochs):
-        if section.patience and epoch - state.best_epoch >= section.patience:
+        if _patience_is_over(state, section):
             break
         started = time.perf_counter()
         model.train()
-        view = View(seed, epoch, recipe.augment)
-        view = teacher.view(epoch, view) if teacher else view
-        order = torch.from_numpy(draw_order(seed, epoch, chances)).to(device)
-        draws = torch.from_numpy(draw_view(view.seed, view.number, len(images))).to(device)
-        seen: list[torch.Tensor] = []
-        for step in range(steps):
-            start = (step * fabric.world_size + fabric.global_rank) * batch_size
-            chosen = order[start : start + batch_size]
-            views = augment(images[chosen], draws[chosen], view.augment)
-            wanted = targets[chosen]
-            if teacher:
-                said = soften(teacher.logits(views, chosen, view), recipe.distill.temperature)
-                wanted = torch.cat([wanted, said], dim=1)  # mixed together, parted again below
-            views, wanted = mix(views, wanted, recipe.augment, seed=seed, epoch=epoch, step=step)
-            lr = learning_rate(recipe.optim, (epoch * steps + step) / (section.epochs * steps))
-            for group in stepper.param_groups:
-                group["lr"] = lr
-            parts = _losses(model(views), wanted, recipe, classes)
-            stepper.zero_grad()
-            fabric.backward(parts["loss"])
-            stepper.step()
-            average.update_parameters(network)
-            seen.append(parts["loss"].detach())
-            if (step + 1) % _LOOK_EVERY == 0 or step + 1 == steps:
-                _stop_if_diverged(seen, epoch * steps + step + 1, epochs_done=epoch)
-                rate = (step + 1) * batch_size * fabric.world_size / (time.perf_counter() - started)
-                record = {name: float(part.detach()) for name, part in parts.items()}
+        step.begin(epoch)
+        for done in range(1, step.count + 1):
+            parts = advance()
+            if done % _LOOK_EVERY == 0 or done == step.count:
+                _stop_if_diverged(step.losses[:done], epoch * step.count, keeper.epoch)
+                record = {name: float(part) for name, part in parts.items()}
+                record |= {"lr": float(lr), "images_per_s": step.images(done) / _since(started)}
                 for listener in listeners:
-                    listener.on_step(
-                        epoch + 1, step + 1, steps, {**record, "lr": lr, "images_per_s": rate}
-                    )
+                    listener.on_step(epoch + 1, done, step.count, record)
 
         accuracy = _judge(average, judge, truth, fabric)
         better = accuracy > state.best_accuracy
+        average.n_averaged.fill_((epoch + 1) * step.count)
         state = replace(
             state,
             epoch=epoch + 1,
-            step=(epoch + 1) * steps,
+            step=(epoch + 1) * step.count,
             best_accuracy=accuracy if better else state.best_accuracy,
             best_epoch=epoch + 1 if better else state.best_epoch,
             network=network.state_dict(),
@@ -154,19 +130,17 @@ def train(  # noqa: C901, PLR0915  # a training is one straight way, and reads b
             optimizer=optimizer.state_dict(),
             random=_random_states(fabric),
         )
+        final = epoch + 1 == section.epochs or _patience_is_over(state, section)
         if fabric.is_global_zero:
-            if better:  # first: a run killed in between does this epoch, and this file, again
-                checkpoints.save(state, run / "best.ckpt")
-            checkpoints.save(state, run / "last.ckpt")
-        rate = steps * batch_size * fabric.world_size / (time.perf_counter() - started)
+            keeper.keep(state, better=better, final=final)
         for listener in listeners:
             listener.on_epoch({
                 "epoch": epoch + 1,
-                "loss": float(torch.stack(seen).mean()),
+                "loss": float(step.losses.mean()),
                 f"{section.select_on}_accuracy": accuracy,
                 "best_epoch": state.best_epoch,
                 "best_accuracy": state.best_accuracy,
-                "images_per_s": rate,
+                "images_per_s": step.images(step.count) / _since(started),
             })  # fmt: skip
         fabric.barrier()
     return state
@@ -187,31 +161,6 @@ def _check(faces: FaceSet, recipe: Recipe) -> None:
                 f"the class {label} has no training image",
                 remedy="drop it with --map, or give data that has it",
             )
-
-
-def _compiled(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """Compile; on a GPU with CUDA graphs: the student's kernels are shorter than their launches."""
-    mode = "reduce-overhead" if device.type == "cuda" else "default"
-    compiled: torch.nn.Module = torch.compile(network, mode=mode)  # type: ignore[assignment]  # torch says Callable
-    return compiled
-
-
-def _chances(training: FaceSet, *, balanced: bool) -> Float32Array:
-    """Give each training image's chance of being drawn; balanced, all classes have the same."""
-    if not balanced:
-        return np.ones(len(training), np.float32)
-    chances: Float32Array = training.targets @ (1.0 / training.targets.sum(axis=0))
-    return chances.astype(np.float32)
-
-
-def _losses(
-    logits: torch.Tensor, wanted: torch.Tensor, recipe: Recipe, classes: int
-) -> dict[str, torch.Tensor]:
-    """Give the named losses; `wanted` is (B, C), or (B, 2 C) with the teacher's word behind."""
-    if wanted.shape[1] == classes:
-        return {"loss": label_loss(logits, wanted, recipe.loss)}
-    targets, said = wanted[:, :classes], wanted[:, classes:]
-    return distillation_losses(logits, targets, said, recipe.loss, recipe.distill)
 
 
 def _fresh(recipe: Recipe, faces: FaceSet, fabric: Fabric) -> Checkpoint:
@@ -248,19 +197,27 @@ def _resume(recipe: Recipe, faces: FaceSet, run: Path) -> Checkpoint | None:
     return state
 
 
-def _stop_if_diverged(seen: list[torch.Tensor], steps_done: int, *, epochs_done: int) -> None:
-    finite = torch.isfinite(torch.stack(seen))
+def _stop_if_diverged(losses: torch.Tensor, steps_before: int, epochs_kept: int) -> None:
+    finite = torch.isfinite(losses)
     if not bool(finite.all()):
-        step = steps_done - len(seen) + int((~finite).nonzero()[0]) + 1
+        step = steps_before + int((~finite).nonzero()[0]) + 1
         kept = (
-            f"last.ckpt is whole, after epoch {epochs_done}"
-            if epochs_done
+            f"last.ckpt is whole, after epoch {epochs_kept}"
+            if epochs_kept
             else "no epoch was saved"
         )
         raise DivergedError(
             f"the loss is not a number at step {step}; {kept}",
             remedy="lower optim.lr with --set, and give another run folder",
         )
+
+
+def _patience_is_over(state: Checkpoint, section: TrainSection) -> bool:
+    return bool(section.patience) and state.epoch - state.best_epoch >= section.patience
+
+
+def _since(started: float) -> float:
+    return time.perf_counter() - started
 
 
 def _judge(average: torch.nn.Module, judge: FaceSet, truth: torch.Tensor, fabric: Fabric) -> float:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fer_trainer.teachers import NetworkTeacher
 
 _FORMAT = 2
-_BATCH = 256
+_BATCH = 512
 _HELD_OUT = (Split.VALID, Split.TEST)
 
 Float16Array = NDArray[np.float16]
@@ -189,7 +189,7 @@ def _of_views(
         for start in range(0, len(images), _BATCH):
             rows = torch.arange(start, min(start + _BATCH, len(images)))
             batch = augment(images[rows], draws[rows].to(device), view.augment)
-            answers[rows.numpy()] = teacher.logits(batch, rows, view).cpu().numpy()
+            answers[rows.numpy()] = teacher.logits(batch, rows).cpu().numpy()
     return logits
 
 

@@ -29,13 +29,12 @@ class Teacher(Protocol):
         """Choose the epoch's view; a teacher that runs takes the one that is wanted."""
         ...
 
-    def logits(self, views: Tensor, chosen: Tensor, view: View) -> Tensor:
-        """Give the teacher's logits.
+    def logits(self, views: Tensor, chosen: Tensor) -> Tensor:
+        """Give the teacher's logits on images of the view last chosen.
 
         Args:
             views: the batch before any mixing, float32 (B, 1, 48, 48) in [0, 1].
             chosen: the batch's training images, int64 (B,).
-            view: as `view` chose.
 
         Returns:
             float32 (B, C) on the views' device; an ensemble gives the mean of its logits.
@@ -68,15 +67,18 @@ class NetworkTeacher:
         return wanted
 
     @torch.no_grad()
-    def logits(self, views: Tensor, chosen: Tensor, view: View) -> Tensor:
-        """Run the networks."""
-        del chosen, view
-        return torch.stack([network(views).float() for network in self._networks]).mean(dim=0)
+    def logits(self, views: Tensor, chosen: Tensor) -> Tensor:
+        """Run the networks, on a GPU in bfloat16, as the student learns."""
+        del chosen
+        with torch.autocast("cuda", torch.bfloat16, enabled=views.is_cuda):
+            return self._mean(views)
 
     @torch.no_grad()
     def answers(self, pixels: Tensor) -> Tensor:
         """Run the networks on plain images, uint8 (B, 48, 48); float32 (B, C)."""
-        gray = pixels.unsqueeze(1).float() / 255.0
+        return self._mean(pixels.unsqueeze(1).float() / 255.0)
+
+    def _mean(self, gray: Tensor) -> Tensor:
         return torch.stack([network(gray).float() for network in self._networks]).mean(dim=0)
 
 
@@ -100,18 +102,21 @@ class FileTeacher:
                 remedy="write targets for this data with `fer-train teacher --write-targets`",
             )
         self._logits = torch.from_numpy(stored.views).to(device)  # float16 (V, N, C)
+        self._now = self._logits[0].clone()  # stays in its place: a CUDA graph reads from there
         self._seed = stored.seed
         self._augment = stored.augment
 
     def view(self, epoch: int, wanted: View) -> View:
         """Go round the file's views, with the draws they were made with."""
         del wanted
-        return View(self._seed, epoch % len(self._logits), self._augment)
+        number = epoch % len(self._logits)
+        self._now.copy_(self._logits[number])
+        return View(self._seed, number, self._augment)
 
-    def logits(self, views: Tensor, chosen: Tensor, view: View) -> Tensor:
+    def logits(self, views: Tensor, chosen: Tensor) -> Tensor:
         """Look up."""
         del views
-        return self._logits[view.number][chosen].float()
+        return self._now[chosen].float()
 
 
 def open_teacher(
@@ -143,7 +148,10 @@ def open_networks(
         CheckpointError: a run is broken or of other classes.
     """
     states = [checkpoint.load(checkpoint.best_of(run), labels=labels) for run in runs]
-    return NetworkTeacher([network_of(state).to(device) for state in states], states)
+    networks = [network_of(state).to(device) for state in states]
+    for network in networks:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as torch documents
+    return NetworkTeacher(networks, states)
 
 
 def _told(state: Checkpoint) -> dict[str, Any]:
