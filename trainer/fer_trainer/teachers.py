@@ -150,7 +150,7 @@ def open_networks(
     states = [checkpoint.load(checkpoint.best_of(run), labels=labels) for run in runs]
     networks = [network_of(state).to(device) for state in states]
     for network in networks:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as torch documents
+        network.to(memory_format=torch.channels_last)
     return NetworkTeacher(networks, states)
 
 
