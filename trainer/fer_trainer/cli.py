@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from fer_agent.errors import AgentError
 from fer_trainer.commands import paper, publish, shipping, training
+
+_CTRL_C = 130
+"""What shells make of SIGINT: 128 + 2."""
 
 _GUIDE = """Train, judge and export the networks that fer-agent runs.
 
@@ -38,7 +43,24 @@ changes one switch. The validation split chooses the epoch; the test split is
 reported once. Every command has its own `--help`.
 """
 
+
+class _Commands(TyperGroup):
+    """Ends Ctrl-C with a sentence: Typer's versions end it silently, or as an error of ours."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer's own class
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print(
+                "fer-train: stopped; the same command takes a training up after its last epoch",
+                file=sys.stderr,
+            )
+            raise typer.Exit(_CTRL_C) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="fer-train",
     help=_GUIDE,
     no_args_is_help=True,
@@ -66,6 +88,3 @@ def main() -> None:
         print(f"fer-train: {error}", file=sys.stderr)
         print(f"  {error.remedy}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("fer-train: stopped; the same command goes on from the last epoch", file=sys.stderr)
-        sys.exit(130)
