@@ -117,7 +117,7 @@ def measure_rows(
     found = Results.open(results)
     with Bar(recipe.train.epochs) as bar:
         left_out = grid.Grid(
-            table, recipe, faces, fabric, results.parent, found, teaching, [bar]
+            table, recipe, faces, fabric, results.parent, found, teaching, [bar], bar.say
         ).run(chosen, numbers)
     if fabric.is_global_zero:
         print(markdown_table(tables(found)[1 if table == "ablation" else 0]), end="")
