@@ -1,4 +1,7 @@
-"""Real brokers for the agent's tests, and a wire between that can be cut."""
+"""Real brokers for the agent's tests, and a wire between that can be cut.
+
+`sys.path`: importlib mode leaves it alone, and `support` is what several folders share.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -23,6 +27,8 @@ from paho.mqtt.properties import Properties
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 PATIENCE_S = 120.0
 """How long a test waits for what must come; as long as no machine is slow, only a hang takes it."""

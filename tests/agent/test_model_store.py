@@ -1,50 +1,16 @@
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from manifests import manifest
 
 from fer_agent import model_store
 from fer_agent.errors import ModelContractError, ModelFileError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def manifest(content: bytes = b"network", **changes: Any) -> dict[str, Any]:
-    return {
-        "schema_version": 1,
-        "name": "tiny",
-        "version": "1.2.3",
-        "task": "facial-emotion",
-        "files": [
-            {
-                "path": "model.onnx",
-                "precision": "fp32",
-                "sha256": hashlib.sha256(content).hexdigest(),
-                "bytes": len(content),
-            }
-        ],
-        "input": {"shape": ["N", 1, 48, 48], "dtype": "uint8", "layout": "NCHW", "colour": "gray"},
-        "labels": ["happy", "sad"],
-        "preprocessing": "in-graph",
-        "calibration": {"temperature": 1.5, "abstain_below": 0.4},
-        "parameters": 10,
-        "macs": 100,
-        "provenance": {
-            "recipe": "best",
-            "seed": 1,
-            "commit": "abc",
-            "data_sha256": "0" * 64,
-            "epochs": 3,
-            "device": "cpu",
-            "created": "2026-01-01T00:00:00Z",
-        },
-        "licence": "Apache-2.0",
-        **changes,
-    }
 
 
 def put(store: Path, content: bytes = b"network", **changes: Any) -> Path:

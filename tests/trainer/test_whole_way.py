@@ -399,13 +399,3 @@ def test_bad_input_ends_in_one_sentence_one_remedy_and_its_code(
     assert told[0].startswith("fer-train: ")
     assert said in told[0]
     assert told[1].startswith("  ")
-
-
-def test_help_does_not_import_torch() -> None:
-    code = (
-        "import sys\nfrom fer_trainer import cli\n"
-        "heavy = {'torch', 'cv2', 'onnxruntime', 'sklearn', 'numpy', 'lightning'}\n"
-        "sys.exit(' '.join(heavy & set(sys.modules)) or 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

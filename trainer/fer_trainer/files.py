@@ -34,12 +34,13 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         partial.replace(path)
     # torch.save reports a full disk as a RuntimeError of its zip writer
     except (OSError, RuntimeError) as error:
-        with suppress(OSError):
-            partial.unlink()
         raise StorageError(
             f"{path} could not be written: {_reason(error)}",
             remedy="free some space and run the command again; an older file there is still whole",
         ) from error
+    finally:  # it is still there after a fault, or Ctrl-C
+        with suppress(OSError):
+            partial.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

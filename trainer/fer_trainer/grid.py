@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from fer_trainer.metrics import figures
 from fer_trainer.networks.build import rebuild_network
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from lightning.fabric import Fabric
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from fer_trainer.results import Results
     from fer_trainer.tables import Row
     from fer_trainer.teachers import Teacher
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +47,7 @@ class Grid:
         results: receives the rows.
         teacher: for the distilled rows; None leaves them out.
         listeners: hear of every training.
+        announce: hears of each row, before it is measured.
     """
 
     table: str
@@ -60,6 +58,7 @@ class Grid:
     results: Results
     teacher: Teacher | None = None
     listeners: Sequence[Listener] = ()
+    announce: Callable[[str], None] = lambda _: None
 
     def run(self, rows: Sequence[Row], seeds: Sequence[int]) -> list[str]:
         """Measure what is missing.
@@ -80,8 +79,10 @@ class Grid:
         recipe = self.recipe.with_({**row.changes, "train.seed": seed})
         fingerprint = _fingerprint(recipe, self.faces, row)
         key = row.key if row.classical else row.key_at(recipe.network.input_px)
-        if self.results.has(self.table, key, seed, fingerprint):
-            logger.info("%s, seed %d: measured already", row.title, seed)
+        known = self.results.has(self.table, key, seed, fingerprint)
+        if self.fabric.is_global_zero:
+            self.announce(f"{row.title}, seed {seed}{': measured already' if known else ''}")
+        if known:
             return
         if row.classical:
             record = self._classical(row, seed)

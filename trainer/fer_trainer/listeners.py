@@ -83,6 +83,10 @@ class Bar:
     ) -> None:
         self._bar.stop()
 
+    def say(self, text: str) -> None:
+        """Leave one line of text behind."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     def on_step(self, epoch: int, step: int, steps: int, record: dict[str, float]) -> None:
         """Move the bar."""
         self._bar.update(
@@ -99,4 +103,4 @@ class Bar:
             f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
             for name, value in record.items()
         )
-        self._console.print(figures, highlight=False, soft_wrap=True)
+        self.say(figures)

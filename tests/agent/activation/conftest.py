@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from manifests import entry, manifest
 
 from fer_agent import golden
 from fer_agent.runtime.onnx import OnnxSession
@@ -109,10 +109,6 @@ def graph_bytes(kind: Kind, seed: int) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def entry(content: bytes, path: str) -> dict[str, Any]:
-    return {"path": path, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-
-
 def write_model(folder: Path, version: str, kind: Kind = GOOD, name: str = NAME) -> Path:
     """Write a whole model; its weights depend on the version."""
     folder.mkdir(parents=True)
@@ -124,31 +120,15 @@ def write_model(folder: Path, version: str, kind: Kind = GOOD, name: str = NAME)
     outputs = {key: array + np.float32(kind.golden_off) for key, array in inputs.outputs.items()}
     answers = golden.encode(golden.Golden(inputs.input, outputs))
     (folder / "golden.npz").write_bytes(answers)
-    manifest = {
-        "schema_version": 1,
-        "name": name,
-        "version": version,
-        "task": "facial-emotion",
-        "files": [{**entry(network, "model.onnx"), "precision": "fp32"}],
-        "golden": entry(answers, "golden.npz"),
-        "input": {"shape": ["N", 1, 48, 48], "dtype": "uint8", "layout": "NCHW", "colour": "gray"},
-        "labels": list(kind.labels),
-        "preprocessing": "in-graph",
-        "calibration": {"temperature": 1.0, "abstain_below": 0.2},
-        "parameters": 10,
-        "macs": 100,
-        "provenance": {
-            "recipe": "by hand",
-            "seed": 1,
-            "commit": "abc",
-            "data_sha256": "0" * 64,
-            "epochs": 0,
-            "device": "cpu",
-            "created": "2026-01-01T00:00:00Z",
-        },
-        "licence": "Apache-2.0",
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    told = manifest(
+        network,
+        name=name,
+        version=version,
+        golden=entry(answers, "golden.npz"),
+        labels=list(kind.labels),
+        calibration={"temperature": 1.0, "abstain_below": 0.2},
+    )
+    (folder / "manifest.json").write_text(json.dumps(told), encoding="utf-8")
     return folder
 
 

@@ -10,31 +10,23 @@ After the kill this process looks at the store as a starting agent would.
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import signal
 import sys
 import time
-import traceback
+from functools import partial
 from pathlib import Path
 
-from fer_agent import model_store
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from power_cuts import killed, look, take_over
+from untried import Untried
+
 from fer_agent.activation import journal, state
 from fer_agent.activation.change import Change, RefusedBeforeError
-from fer_agent.activation.probation import candidates, settle
-from fer_agent.activation.trial import Trial
-from fer_agent.activation.trial_child import Report
 from fer_agent.activation.versions import Keep, verify
 
 NAME = "tiny"
-
-
-class Untried(Trial):
-    """Passes everything: a trial changes nothing on the disk, and 200 of them take minutes."""
-
-    def run(self, candidate: Path, current: Path | None) -> Report:
-        return Report()
 
 
 def live(store: Path, template: Path, *, good: bool) -> None:
@@ -48,47 +40,7 @@ def live(store: Path, template: Path, *, good: bool) -> None:
     except RefusedBeforeError:
         state.forgive(store, NAME, verify(staged, NAME))
         change.activate_staged(staged, name=NAME)
-    lease = settle(store, NAME)
-    if lease is not None:
-        if good:
-            lease.confirm()
-        else:
-            lease.roll_back("bad luck")
-
-
-def look(store: Path) -> str:
-    """Start as an agent does; returns the version it would load, whole and verified."""
-    lease = settle(store, NAME)
-    if lease is not None:
-        lease.end()
-    model = next(iter(candidates(store, NAME)))
-    # What the link names has to be whole by itself, without falling back to another version.
-    assert model.folder == (store / NAME).resolve(), (model.folder, (store / NAME).resolve())
-    verify(model.folder, NAME)
-    found = model_store.find(NAME, store)
-    assert found.manifest == model.manifest
-    return found.manifest.version
-
-
-def in_child(store: Path, template: Path, *, good: bool, kill_after_s: float | None) -> bool:
-    """Run one life in a child; returns whether it was killed."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            live(store, template, good=good)
-            status = 0
-        except BaseException:  # noqa: BLE001  process boundary
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    if kill_after_s is not None:
-        time.sleep(kill_after_s)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    killed = os.WIFSIGNALED(status)
-    assert killed or os.WEXITSTATUS(status) == 0, "a life ended by a fault of its own"
-    return killed
+    take_over(store, NAME, good=good)
 
 
 def main() -> None:
@@ -97,18 +49,19 @@ def main() -> None:
     kills, dice = int(sys.argv[3]), random.Random(int(sys.argv[4]))
     started_s = time.monotonic()
     for template in templates:
-        in_child(store, template, good=True, kill_after_s=None)
+        killed(partial(live, store, template, good=True), after_s=None)
     usual_s = (time.monotonic() - started_s) / len(templates)
     seen, hits, phases = set(), 0, set()
     for _ in range(5 * kills):
         if hits == kills:
             break
         template, good = dice.choice(templates), dice.random() < 0.7
-        hits += in_child(store, template, good=good, kill_after_s=dice.uniform(0, usual_s))
+        life = partial(live, store, template, good=good)
+        hits += killed(life, after_s=dice.uniform(0, usual_s))
         entry = journal.read(store, NAME)
         phases.add(entry.phase.value if entry is not None else "")
-        seen.add(look(store))
-    in_child(store, templates[0], good=True, kill_after_s=None)
+        seen.add(look(store, NAME))
+    killed(partial(live, store, templates[0], good=True), after_s=None)
     left = sorted(path.name for path in store.rglob(".part-*"))
     told = {"hits": hits, "seen": sorted(seen), "phases": sorted(phases), "left": left}
     sys.stdout.write(json.dumps(told))

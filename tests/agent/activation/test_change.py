@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from untried import Untried
 
 from fer_agent import durable, model_store
 from fer_agent.activation import journal, state
@@ -13,7 +14,6 @@ from fer_agent.activation.change import Change, RefusedBeforeError
 from fer_agent.activation.journal import Phase
 from fer_agent.activation.probation import roll_back
 from fer_agent.activation.trial import Trial, TrialError
-from fer_agent.activation.trial_child import Report
 from fer_agent.activation.versions import Keep, Versions
 from fer_agent.errors import ConfigError, TemporaryError, UsageError, VerificationError
 
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
 NAME = "tiny"
 # Other work on the machine must not decide whether the good ones pass.
 PATIENT = Trial(slowdown=20.0)
-
-
-class Untried(Trial):
-    """For tests about what comes after the trial, which takes a second."""
-
-    def run(self, candidate: Path, current: Path | None) -> Report:
-        return Report()
 
 
 def linked_version(store: Path) -> str:

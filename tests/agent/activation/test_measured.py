@@ -7,13 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from untried import Untried
 
 from fer_agent import config_file, model_store
 from fer_agent.activation import change, journal
 from fer_agent.activation.change import Change
 from fer_agent.activation.journal import Phase
-from fer_agent.activation.trial import Trial
-from fer_agent.activation.trial_child import Report
 from fer_agent.activation.versions import Versions
 from fer_agent.errors import TemporaryError
 from fer_agent.model_choice import record
@@ -33,13 +32,6 @@ if TYPE_CHECKING:
 
 NAME = "tiny"
 TWO_THREADS = Setting(threads=2)
-
-
-class Untried(Trial):
-    """For tests about what comes after the trial, which takes a second."""
-
-    def run(self, candidate: Path, current: Path | None) -> Report:
-        return Report()
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from untried import Untried
 
 from fer_agent import model_store
 from fer_agent.activation import journal, state
@@ -15,8 +16,6 @@ from fer_agent.activation.journal import Figures, Phase
 from fer_agent.activation.judge import Rules, Sample, Tally, Verdict, judge
 from fer_agent.activation.probation import candidates, roll_back, settle
 from fer_agent.activation.swap import Ready
-from fer_agent.activation.trial import Trial
-from fer_agent.activation.trial_child import Report
 from fer_agent.activation.versions import Versions
 from fer_agent.activation.watch import ModelWatch
 from fer_agent.classifier import CropClassifier
@@ -34,13 +33,6 @@ if TYPE_CHECKING:
     Stage = Callable[..., Path]
 
 NAME = "tiny"
-
-
-class Untried(Trial):
-    """The trial has tests of its own."""
-
-    def run(self, candidate: Path, current: Path | None) -> Report:
-        return Report()
 
 
 def load(model: StoredModel) -> Ready:

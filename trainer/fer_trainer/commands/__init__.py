@@ -1,1 +1,4 @@
-"""Commands by concern; part of `cli.py` in all but name."""
+"""What each command does with its options: these modules and `cli.py` alone print or exit.
+
+One module for each panel of `fer-train --help`, and one for `fer-train publish`.
+"""
