@@ -52,6 +52,17 @@ def test_student_stays_within_the_papers_operations() -> None:
     assert count_macs(build_network(NetworkSection(strides=(1, 2, 2, 2, 2)), 7).eval()) < 45e6
 
 
+def test_multiplier_narrows_the_student_to_multiples_of_eight() -> None:
+    narrow = Student(7, strides=(1, 2, 2, 2, 2), multiplier=0.5).eval()
+    channels = {m.num_features for m in narrow.modules() if isinstance(m, torch.nn.BatchNorm2d)}
+    assert all(count % 8 == 0 for count in channels)
+    with torch.no_grad():
+        assert narrow.features(torch.zeros(1, 1, 48, 48)).shape == (1, 6 * 48)
+    section = NetworkSection(strides=(1, 2, 2, 2, 2), multiplier=0.5)
+    assert count_macs(build_network(section, 7).eval()) < 4e6
+    assert parameters(Student(7, multiplier=1.0)) == 1_242_839
+
+
 def test_se_block_can_be_left_out() -> None:
     assert parameters(Student(7, reduction=0)) == 1_242_839 - 166_608
 

@@ -64,7 +64,7 @@ def test_replayed_run_ends_with_the_weights_of_a_launched_one(
     noise = _distance(launched.ema, again.ema)
     assert _distance(launched.ema, replayed.ema) <= 3.0 * noise + 1e-4
     start = loop.train(whole.with_({"train.epochs": 1}), faces, tmp_path / "short", fabric)
-    assert _distance(launched.ema, start.ema) > 100.0 * (noise + 1e-6)
+    assert _distance(launched.ema, start.ema) > 10.0 * noise
 
 
 @pytest.mark.hardware

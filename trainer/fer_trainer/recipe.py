@@ -67,6 +67,7 @@ class NetworkSection(_Section):
     strides: tuple[int, int, int, int, int] = (2, 2, 2, 2, 2)
     reduction: int = Field(default=4, ge=0, description="0: no SE block")
     hidden: int = Field(default=256, ge=1)
+    multiplier: float = Field(default=1.0, gt=0.0, le=2.0, description="of the student's channels")
     norm_momentum: float = Field(default=0.1, gt=0.0, le=1.0)
 
 

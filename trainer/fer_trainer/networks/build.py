@@ -127,6 +127,7 @@ def _body(
             reduction=section.reduction,
             hidden=section.hidden,
             dropout=section.dropout,
+            multiplier=section.multiplier,
             norm_momentum=section.norm_momentum,
         )
         return student, (MEAN,), (STD,)

@@ -20,8 +20,10 @@ from torchvision.ops import Conv2dNormActivation, SqueezeExcitation
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-CHANNELS = 576
-"""Channels of the last convolution, 6 times those of the last block."""
+_GROWTH = 6
+"""Channels of the last convolution in those of the last block: 576 of 96."""
+
+_STEM = 16
 
 # Table 2 of the MobileNetV3 paper: kernel, expanded, out, SE, activation. A row in _STRIDED takes
 # its stride from the setting, the others have 1.
@@ -51,6 +53,7 @@ class Student(nn.Module):
         reduction: r of the SE block; 0 leaves the block out.
         hidden: units of the layer before the last.
         dropout: before the last layer.
+        multiplier: of the backbone's channels, which stay multiples of 8; 1 is the published width.
         norm_momentum: of batch normalisation. torchvision's 0.01 suits ImageNet's long epochs;
             with 225 steps an epoch its running statistics lag the weights, so ours is 0.1.
     """
@@ -63,28 +66,30 @@ class Student(nn.Module):
         reduction: int = 4,
         hidden: int = 256,
         dropout: float = 0.4,
+        multiplier: float = 1.0,
         norm_momentum: float = 0.1,
     ) -> None:
         super().__init__()
+        scaled = partial(InvertedResidualConfig.adjust_channels, width_mult=multiplier)
         norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=norm_momentum)
         unit = partial(Conv2dNormActivation, norm_layer=norm, activation_layer=nn.Hardswish)
         stride_of = dict(zip(_STRIDED, strides[1:], strict=True))
-        layers: list[nn.Module] = [unit(1, 16, kernel_size=3, stride=strides[0])]
-        channels = 16
+        layers: list[nn.Module] = [unit(1, scaled(_STEM), kernel_size=3, stride=strides[0])]
+        channels = _STEM
         for row, (kernel, expanded, out, squeeze, activation) in enumerate(_BLOCKS):
+            stride = stride_of.get(row, 1)
             config = InvertedResidualConfig(
-                channels, kernel, expanded, out, squeeze, activation, stride_of.get(row, 1), 1, 1.0
+                channels, kernel, expanded, out, squeeze, activation, stride, 1, multiplier
             )
             layers.append(InvertedResidual(config, norm))
             channels = out
-        layers.append(unit(channels, CHANNELS, kernel_size=1))
+        last = _GROWTH * scaled(channels)
+        layers.append(unit(scaled(channels), last, kernel_size=1))
         self.backbone = nn.Sequential(*layers)
-        self.attention = (
-            SqueezeExcitation(CHANNELS, CHANNELS // reduction) if reduction else nn.Identity()
-        )
+        self.attention = SqueezeExcitation(last, last // reduction) if reduction else nn.Identity()
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.head = nn.Sequential(
-            nn.Linear(CHANNELS, hidden),
+            nn.Linear(last, hidden),
             nn.Hardswish(),
             nn.Dropout(dropout),
             nn.Linear(hidden, classes),
@@ -92,7 +97,7 @@ class Student(nn.Module):
         _initialise(self)
 
     def features(self, pixels: Tensor) -> Tensor:
-        """Give the pooled features, (B, 576)."""
+        """Give the pooled features, (B, 576) at the published width."""
         maps = self.backbone(pixels)  # (B, 576, 2, 2) with strides of 2
         return self.pool(self.attention(maps)).flatten(1)  # type: ignore[no-any-return]  # torch modules return Any
 
