@@ -36,6 +36,12 @@ PATIENCE_S = 60.0
 def use_home(home: Path) -> None:
     """Let this process and its children find no model store of this user's own."""
     os.environ.update(HOME=str(home), XDG_CONFIG_HOME=str(home), XDG_DATA_HOME=str(home))
+    os.environ["FER_AGENT__MODELS__PATH"] = str(home / "models")  # root's would be the service's
+
+
+def store() -> Path:
+    """Return the model store of that home."""
+    return Path(os.environ["FER_AGENT__MODELS__PATH"])
 
 
 @contextlib.contextmanager
