@@ -208,14 +208,10 @@ class Bench:
     def publish(self) -> Iterator[Figure]:
         """Handing one event over, on the pipeline's thread."""
         for title, pause_s in (("in a burst", 0.0), ("500 a second", 0.002)):
-            taken = running.publish_us(self.rounds, pause_s)
-            yield Figure(
-                f"publishing an event, {title}",
-                float(np.median(taken)),
-                " us",
-                50,
-                beside=f"p99 {np.percentile(taken, 99):.0f} us",
-            )
+            yield _publishing(f"{title}, nobody listens", running.publish_us(self.rounds, pause_s))
+            with running.broker() as port:
+                taken = running.publish_us(self.rounds, pause_s, port)
+            yield _publishing(f"{title}, to a broker", taken)
 
     def _cpu_share(self, pictures: list[Bgr]) -> float:
         """Return the processor time that the agent takes for each second of a USB camera.
@@ -266,6 +262,11 @@ def _ratio(title: str, ours_ns: list[int], bare_ns: list[int]) -> Figure:
     ours, bare = quartile_ms(ours_ns), quartile_ms(bare_ns)
     beside = f"{ours:.3f} ms, bare {bare:.3f} ms; median of the pairs' ratios {median:.3f}"
     return Figure(title, ours / bare, "", 1.15, beside=beside)
+
+
+def _publishing(title: str, taken_us: list[float]) -> Figure:
+    beside = f"p99 {np.percentile(taken_us, 99):.0f} us"
+    return Figure(f"publishing, {title}", float(np.median(taken_us)), " us", 50, beside=beside)
 
 
 def _spent_ns(call: Callable[[], object]) -> int:

@@ -169,8 +169,14 @@ def opencv_yunet(yunet_file: Path) -> cv2.FaceDetectorYN:
         )
 
 
-def publish_us(runs: int, pause_s: float) -> list[float]:
-    """Return the microseconds of handing events over, one by one; the outbox fills and drops."""
+def publish_us(runs: int, pause_s: float, port: int = 9) -> list[float]:
+    """Return the microseconds of handing events over, one by one.
+
+    Args:
+        runs: so many.
+        pause_s: between two of them.
+        port: of a broker on this machine; where none is, the outbox fills and drops.
+    """
     now_ns = time.monotonic_ns()
     event = EmotionEvent(
         kind=EventKind.UPDATED,
@@ -197,7 +203,7 @@ def publish_us(runs: int, pause_s: float) -> list[float]:
         deployment_context="research",
         session=identity.session,
     )
-    publisher = MqttPublisher(MqttConfig(broker="mqtt://127.0.0.1:9"), identity, info)
+    publisher = MqttPublisher(MqttConfig(broker=f"mqtt://127.0.0.1:{port}"), identity, info)
     camera = publisher.camera("front")
     publisher.start()
     taken = []
