@@ -36,6 +36,9 @@ PATIENCE_S = 60.0
 def use_home(home: Path) -> None:
     """Let this process and its children find no model store of this user's own."""
     os.environ.update(HOME=str(home), XDG_CONFIG_HOME=str(home), XDG_DATA_HOME=str(home))
+    # Bytecode is kept, as pip does on a board, whatever this user's Python does otherwise.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(home / "bytecode")
     os.environ["FER_AGENT__MODELS__PATH"] = str(home / "models")  # root's would be the service's
 
 
