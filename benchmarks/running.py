@@ -36,6 +36,15 @@ PATIENCE_S = 60.0
 def use_home(home: Path) -> None:
     """Let this process and its children find no model store of this user's own."""
     os.environ.update(HOME=str(home), XDG_CONFIG_HOME=str(home), XDG_DATA_HOME=str(home))
+    # Bytecode is kept, as pip does on a board, whatever this user's Python does otherwise.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(home / "bytecode")
+    os.environ["FER_AGENT__MODELS__PATH"] = str(home / "models")  # root's would be the service's
+
+
+def store() -> Path:
+    """Return the model store of that home."""
+    return Path(os.environ["FER_AGENT__MODELS__PATH"])
 
 
 @contextlib.contextmanager
@@ -163,8 +172,14 @@ def opencv_yunet(yunet_file: Path) -> cv2.FaceDetectorYN:
         )
 
 
-def publish_us(runs: int, pause_s: float) -> list[float]:
-    """Return the microseconds of handing events over, one by one; the outbox fills and drops."""
+def publish_us(runs: int, pause_s: float, port: int = 9) -> list[float]:
+    """Return the microseconds of handing events over, one by one.
+
+    Args:
+        runs: so many.
+        pause_s: between two of them.
+        port: of a broker on this machine; where none is, the outbox fills and drops.
+    """
     now_ns = time.monotonic_ns()
     event = EmotionEvent(
         kind=EventKind.UPDATED,
@@ -191,7 +206,7 @@ def publish_us(runs: int, pause_s: float) -> list[float]:
         deployment_context="research",
         session=identity.session,
     )
-    publisher = MqttPublisher(MqttConfig(broker="mqtt://127.0.0.1:9"), identity, info)
+    publisher = MqttPublisher(MqttConfig(broker=f"mqtt://127.0.0.1:{port}"), identity, info)
     camera = publisher.camera("front")
     publisher.start()
     taken = []

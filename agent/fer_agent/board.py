@@ -11,6 +11,10 @@ _PI_THROTTLED_NOW_BITS = 0xF
 """get_throttled: under-voltage, frequency capped, throttled, soft temperature limit, now."""
 
 
+_CPU_LINES = ("model name", "flags", "CPU part", "Features")
+"""Of /proc/cpuinfo, on x86-64 and on arm64."""
+
+
 def model_name() -> str:
     """Return the board's name from its device tree, or the machine type."""
     for path in ("/proc/device-tree/model", "/sys/class/dmi/id/product_name"):
@@ -18,6 +22,15 @@ def model_name() -> str:
             if name := Path(path).read_text(encoding="utf-8", errors="replace").strip("\0 \n"):
                 return name
     return platform.machine()
+
+
+def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return what decides which machine code runs here, and how well: architecture and features."""
+    lines = [platform.machine()]
+    with contextlib.suppress(OSError):
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+        lines += sorted({line for line in text.splitlines() if line.startswith(_CPU_LINES)})
+    return "\n".join(lines)
 
 
 def temperature_c(zones: Path = Path("/sys/class/thermal")) -> float | None:

@@ -22,7 +22,9 @@ from fer_agent.detector.resting import RestingDetector
 from fer_agent.errors import DownloadError, ModelFileError
 from fer_agent.health import CameraMeter, HealthReporter
 from fer_agent.messages import Identity
-from fer_agent.model_choice.resolve import configured, resolve
+from fer_agent.model_choice.fingerprint import model_sha256
+from fer_agent.model_choice.record import Lookout
+from fer_agent.model_choice.resolve import configured, follows_measurement, resolve
 from fer_agent.pacing import Pace, PacedCamera, ThrottleWatch
 from fer_agent.payloads import InfoPayload, ModelInfo, Models
 from fer_agent.pipeline import Pipeline
@@ -274,6 +276,8 @@ def _classifier(config: ClassifierConfig, opener: Opener, model: StoredModel) ->
         ConfigError: the configured runtime is not on this machine.
     """
     manifest = model.manifest
+    # Before the record is read: what is written in between must not be missed.
+    lookout = Lookout(opener.store, manifest.name, model_sha256(manifest))
     setting = resolve(config, manifest, opener.store)
     session = opener.model(model, setting)
     file = file_of(model, setting)
@@ -287,14 +291,19 @@ def _classifier(config: ClassifierConfig, opener: Opener, model: StoredModel) ->
             precision=file.precision,
         ),
         labels=manifest.labels,
+        setting=setting,
+        outdated=lambda: follows_measurement(config) and lookout.changed(),
     )
 
 
 def _tell_classifier(
-    publisher: MqttPublisher | None, detector: ModelInfo | None, classifier: ModelInfo
+    publisher: MqttPublisher | None, detector: ModelInfo | None, classifier: Ready
 ) -> None:
-    if publisher is not None:
-        publisher.update_info(models=Models(classifier=classifier, detector=detector))
+    if publisher is None:
+        return
+    publisher.update_info(models=Models(classifier=classifier.info, detector=detector))
+    if classifier.setting.runtime == "onnx":  # another one is told when it serves
+        _tell_runtime(publisher, "onnx")
 
 
 def _tell_runtime(publisher: MqttPublisher | None, runtime: str) -> None:

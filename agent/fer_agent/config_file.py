@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from pydantic import ValidationError
 
+from fer_agent import config as config_module
 from fer_agent.config import AgentConfig
 from fer_agent.config_problems import (
     ENV_PREFIX,
@@ -30,6 +31,7 @@ from fer_agent.config_problems import (
     without_credentials,
 )
 from fer_agent.errors import ConfigError
+from fer_agent.field_docs import describe
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -129,6 +131,7 @@ def template(settings: Mapping[str, Any] | None = None) -> str:
     Raises:
         ConfigError: a key is unknown or a value wrong.
     """
+    describe(config_module)
     chosen: dict[str, Any] = {}
     origins: Origins = {(): COMMAND_LINE}
     for dotted, value in (settings or {}).items():
@@ -174,6 +177,7 @@ def render(config: AgentConfig, origins: Origins | None = None) -> str:
 
 def schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of the configuration file."""
+    describe(config_module)
     document = AgentConfig.model_json_schema()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -9,8 +9,10 @@ import typing
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
+from fer_agent import config as config_module
 from fer_agent.config import PERMITTED_CONTEXTS, AgentConfig, Section
 from fer_agent.errors import ConfigError
+from fer_agent.field_docs import describe
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -211,6 +213,7 @@ def _remedy(key: Key, kind: str, where: str) -> str:
     if field is None:
         return f"write [{'.'.join(key)}] and its keys below it" if key else "correct it"
     if field.is_required():
+        describe(config_module)
         example = f"set it, for example to {(field.examples or ['a value'])[0]!r}"
         refused = f"correct it, or see what else it takes: {field.description}"
         return refused if kind == "value_error" else example

@@ -54,9 +54,7 @@ Box = tuple[Share, Share, Share, Share]
 class Payload(BaseModel):
     """Base of all payloads; unknown fields are ignored, because v1 may grow."""
 
-    model_config = ConfigDict(
-        frozen=True, protected_namespaces=(), use_attribute_docstrings=True, extra="ignore"
-    )
+    model_config = ConfigDict(frozen=True, protected_namespaces=(), extra="ignore")
 
     def encode(self) -> bytes:
         """Write the payload as compact UTF-8 JSON."""

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
+from fer_agent import payloads
+from fer_agent.field_docs import describe
 from fer_agent.messages import CHANNELS, Channel, Kind, root
 from fer_agent.payloads import NOBODY, SCHEMA_NAMES, SCHEMA_ROOT, EventData, Payload, Word
 
@@ -34,6 +36,7 @@ _DESCRIPTIONS: Final[dict[Kind, str]] = {
 
 def documents() -> dict[str, dict[str, Any]]:
     """Return every file's content by its name: a schema for each payload, and asyncapi.json."""
+    describe(payloads)
     models: dict[str, type[Payload]] = {
         schema_name(kind): channel.model
         for kind, channel in CHANNELS.items()

@@ -159,6 +159,11 @@ class Board:
         growing = "growing-delay.conf" if self.systemd >= 254 else "growing-delay-before-254.conf"
         return (*board, growing)
 
+    @property
+    def sync_dropins(self) -> tuple[str, ...]:
+        """Drop-ins of the sync's unit that belong on this board."""
+        return ("jetson-sync.conf",) if self.kind is Kind.JETSON else ()
+
 
 def identify(probe: Probe, *, is_here: bool = False) -> Board:
     """Say what a board is; `is_here` says that it is this machine.

@@ -310,8 +310,11 @@ def _copy_units(board: Board, folder: Path) -> None:
     source = layout.units_folder()
     for unit in (layout.UNIT, layout.SYNC_UNIT, layout.SYNC_TIMER):
         (folder / unit).write_bytes((source / unit).read_bytes())
-    for name in board.dropins:
-        (folder / f"{_UNIT_PREFIX}{name}").write_bytes((source / name).read_bytes())
+    sync = folder / f"{layout.SYNC_UNIT}.d"
+    sync.mkdir()
+    for place, names in ((folder, board.dropins), (sync, board.sync_dropins)):
+        for name in names:
+            (place / f"{_UNIT_PREFIX}{name}").write_bytes((source / name).read_bytes())
 
 
 def _pip(*arguments: str, what: str) -> None:

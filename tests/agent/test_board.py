@@ -36,3 +36,13 @@ def test_memory_figures_are_of_this_process() -> None:
 
 def test_every_board_has_a_name() -> None:
     assert board.model_name()
+
+
+def test_instruction_sets_are_the_same_for_cores_that_are_alike(tmp_path: Path) -> None:
+    core = "processor : {}\nmodel name : A\ncpu MHz : {}\nflags : fpu avx2\n\n"
+    (tmp_path / "two").write_text(core.format(0, 800) + core.format(1, 2400))
+    (tmp_path / "one").write_text(core.format(0, 900))
+    (tmp_path / "less").write_text(core.format(0, 900).replace(" avx2", ""))
+    two, one, less = (board.instruction_sets(tmp_path / name) for name in ("two", "one", "less"))
+    assert two == one != less
+    assert board.instruction_sets(tmp_path / "missing")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fer_agent import compose, durable, model_store
+from fer_agent.activation.watch import ModelWatch
 from fer_agent.config import ClassifierConfig
 from fer_agent.errors import (
     ModelContractError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from fer_agent.activation.swap import Ready
     from fer_agent.model_store import StoredModel
 
 NAME = "microexpnet-fer2013"
@@ -252,6 +254,58 @@ def test_the_agent_loads_the_chosen_file(model: StoredModel) -> None:
     ready = compose._classifier(ClassifierConfig(), Opener(store), model)
     assert ready.info.precision == "int8"
     assert ready.info.sha256 == model.manifest.file("int8").sha256
+
+
+def running(model: StoredModel, config: ClassifierConfig, told: list[Ready]) -> ModelWatch:
+    """Watch a model as a running agent does."""
+    store = model.folder.parent
+    watch = ModelWatch(store, NAME, partial(compose._classifier, config, Opener(store)))
+    watch.serve(lambda: (0, 0), told.append)
+    return watch
+
+
+def test_a_running_agent_follows_a_new_record_and_one_that_is_gone(model: StoredModel) -> None:
+    told: list[Ready] = []
+    watch = running(model, ClassifierConfig(), told)
+    before = watch.classifier._current
+    watch.tick()
+    assert (watch.ready.setting, told) == (PLAIN, [])
+
+    store = recorded(model, INT8)
+    watch.tick()
+    assert [(one.setting, one.info.precision) for one in told] == [(INT8, "int8")]
+    assert told[0].info.sha256 == model.manifest.file("int8").sha256
+    assert watch.classifier._current is told[0].classifier is not before
+    watch.tick()
+    assert len(told) == 1
+
+    record.path_of(store, NAME, model_sha256(model.manifest)).unlink()
+    watch.tick()
+    assert watch.ready.setting == PLAIN
+    assert len(told) == 2
+
+
+def test_a_record_that_cannot_be_followed_changes_nothing_and_is_told_once(
+    model: StoredModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[Ready] = []
+    watch = running(model, ClassifierConfig(), told)
+    before = watch.classifier._current
+    recorded(model, INT8)
+    (model.folder / "model.int8.onnx").write_bytes(b"damaged")
+    for _ in range(3):
+        watch.tick()
+    assert (told, watch.classifier._current) == ([], before)
+    assert caplog.text.count(f"{NAME} goes on as {PLAIN}") == 1
+
+
+def test_a_configuration_that_leaves_nothing_open_follows_no_record(model: StoredModel) -> None:
+    told: list[Ready] = []
+    named = ClassifierConfig(precision="fp32", threads=1, runtime="onnx")
+    watch = running(model, named, told)
+    recorded(model, INT8)
+    watch.tick()
+    assert told == []
 
 
 @pytest.fixture

@@ -89,6 +89,11 @@ def test_board_gets_its_own_way_of_installing(
     assert (found.kind, found.constraints, found.dropins) == (kind, constraints, dropins)
 
 
+def test_only_a_jetson_opens_its_gpu_to_the_sync() -> None:
+    assert board(JETSON).sync_dropins == ("jetson-sync.conf",)
+    assert board(PI).sync_dropins == board(DEBIAN).sync_dropins == ()
+
+
 @pytest.mark.parametrize(
     ("values", "reason"),
     [

@@ -101,5 +101,22 @@ def test_release_is_named_by_all_it_is_made_of(tmp_path: Path) -> None:
 def test_every_file_a_board_may_need_is_there() -> None:
     for board in (PI, replace(JETSON, systemd=257)):
         assert (layout.constraints_folder() / f"{board.constraints}.txt").is_file()
-        for name in (layout.UNIT, *board.dropins):
+        for name in (layout.UNIT, *board.dropins, *board.sync_dropins):
             assert (layout.units_folder() / name).is_file()
+
+
+def test_drop_ins_of_each_unit_lie_apart(tmp_path: Path) -> None:
+    wheel = make_wheel(tmp_path / "fer_agent-1.2.3-py3-none-any.whl")
+    bundler = Bundler(wheel=wheel, offline=True, say=lambda _: None)
+    laid = {}
+    for board in (PI, JETSON):
+        _, content = bundler._content(board)
+        laid[board.kind] = {
+            str(path.relative_to(content / "systemd"))
+            for path in (content / "systemd").rglob("10-*")
+            if "growing" not in path.name
+        }
+    bundler.close()
+    assert laid[PI.kind] == {"10-pi.conf"}
+    sync = f"{layout.SYNC_UNIT}.d/10-jetson-sync.conf"
+    assert laid[JETSON.kind] == {"10-jetson.conf", sync}

@@ -16,13 +16,19 @@ MAX_EXPOSURE_TENTHS = 20
 OLD_DELAY = "growing-delay-before-254.conf"
 
 
-def lay_out(folder: Path, dropins: list[str]) -> None:
+def lay_out(folder: Path, dropins: list[str], unit: str = layout.UNIT) -> None:
     units = folder / "etc/systemd/system"
-    (units / f"{layout.UNIT}.d").mkdir(parents=True)
+    (units / f"{unit}.d").mkdir(parents=True)
     source = layout.units_folder()
-    shutil.copy(source / layout.UNIT, units)
+    shutil.copy(source / unit, units)
     for name in dropins:
-        shutil.copy(source / name, units / f"{layout.UNIT}.d" / f"10-{name}")
+        shutil.copy(source / name, units / f"{unit}.d" / f"10-{name}")
+
+
+def settings(name: str) -> list[str]:
+    """Return a drop-in's lines, without comments and the section."""
+    lines = (layout.units_folder() / name).read_text().splitlines()
+    return [line for line in lines if "=" in line and not line.startswith("#")]
 
 
 @pytest.mark.parametrize(
@@ -42,10 +48,11 @@ def test_unit_is_hardened(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_sync_unit_is_hardened(tmp_path: Path, require_program: Callable[[str], Path]) -> None:
-    units = tmp_path / "etc/systemd/system"
-    units.mkdir(parents=True)
-    shutil.copy(layout.units_folder() / layout.SYNC_UNIT, units)
+@pytest.mark.parametrize("dropins", [[], ["jetson-sync.conf"]], ids=["plain", "jetson"])
+def test_sync_unit_is_hardened(
+    tmp_path: Path, require_program: Callable[[str], Path], dropins: list[str]
+) -> None:
+    lay_out(tmp_path, dropins, layout.SYNC_UNIT)
     done = subprocess.run(
         [require_program("systemd-analyze"), "security", "--offline=true", "--no-pager",
          f"--root={tmp_path}", f"--threshold={MAX_EXPOSURE_TENTHS}", layout.SYNC_UNIT],
@@ -59,6 +66,8 @@ def test_systemd_knows_every_key_of_the_sync_units(
 ) -> None:
     for name in (layout.SYNC_UNIT, layout.SYNC_TIMER):
         text = (layout.units_folder() / name).read_text()
+        if name == layout.SYNC_UNIT:
+            text += (layout.units_folder() / "jetson-sync.conf").read_text()
         (tmp_path / name).write_text(text.replace(f"{layout.VENV}/bin/fer-agent", "/bin/true"))
     done = subprocess.run(
         [require_program("systemd-analyze"), "verify", "--man=no", tmp_path / layout.SYNC_TIMER],
@@ -84,11 +93,22 @@ def test_systemd_knows_every_key_of_the_unit(
     assert (done.returncode, said) == (0, []), done.stderr
 
 
+def test_sync_gets_the_gpu_that_the_agent_gets_and_no_folder_of_the_agents() -> None:
+    """A folder in /run would go with the first sync that ends, under the agent's feet."""
+    agent, sync = settings("jetson.conf"), settings("jetson-sync.conf")
+    devices = [line for line in agent if line.startswith("DeviceAllow=")]
+    assert [line for line in devices if "char-media" not in line] == [
+        line for line in sync if line.startswith("DeviceAllow=")
+    ]
+    assert not any("RuntimeDirectory" in line or "TMPDIR" in line for line in sync)
+    assert {"MemoryDenyWriteExecute=no", "MemoryMax=3G"} <= {*agent} & {*sync}
+
+
 def test_every_open_door_is_explained(root: Path) -> None:
     table = (root / "docs/install.md").read_text()
-    for name in ("pi.conf", "jetson.conf"):
-        for line in (layout.units_folder() / name).read_text().splitlines():
-            key, found, value = line.partition("=")
-            if found and key in ("DeviceAllow", "RestrictAddressFamilies", "PrivateTmp",
-                                 "MemoryDenyWriteExecute", "PrivateIPC"):  # fmt: skip
+    for name in ("pi.conf", "jetson.conf", "jetson-sync.conf"):
+        for line in settings(name):
+            key, _, value = line.partition("=")
+            if key in ("DeviceAllow", "RestrictAddressFamilies", "PrivateTmp",
+                       "MemoryDenyWriteExecute", "PrivateIPC", "PrivateDevices"):  # fmt: skip
                 assert f"`{key}={value}`" in table or f"`{value.split()[0]}`" in table, line

@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fer_agent.errors import InferenceError
+from fer_agent.model_choice.setting import PLAIN
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fer_agent.model_choice.setting import Setting
     from fer_agent.payloads import ModelInfo
     from fer_agent.ports import EmotionClassifier
     from fer_agent.records import EmotionScores, Frame, Tracks
@@ -29,11 +33,15 @@ class Ready:
         classifier: what runs.
         info: what it is, as published.
         labels: its class names in output order.
+        setting: how it runs on this board.
+        outdated: tells, once, when there is a new word on how it should run.
     """
 
     classifier: EmotionClassifier
     info: ModelInfo
     labels: tuple[str, ...]
+    setting: Setting = PLAIN
+    outdated: Callable[[], bool] = lambda: False
 
 
 class SwappableClassifier:

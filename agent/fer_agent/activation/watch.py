@@ -1,4 +1,4 @@
-"""The running agent's side: notices another version, loads it, swaps, and judges it."""
+"""The running agent's side: notices another version or measurement, loads it, swaps, judges."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fer_agent.activation.judge import WINDOW_S, Rules, Sample, Tally, Verdict, 
 from fer_agent.activation.probation import candidates, settle
 from fer_agent.activation.swap import Ready, SwappableClassifier
 from fer_agent.activation.versions import Versions
-from fer_agent.errors import ModelError, ModelFileError
+from fer_agent.errors import AgentError, ModelError, ModelFileError
 from fer_agent.model_store import StoredModel
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from fer_agent.activation.journal import Figures
     from fer_agent.activation.probation import Lease
-    from fer_agent.payloads import ModelInfo
     from fer_agent.ports import EmotionClassifier
 
     Load = Callable[[StoredModel], Ready]
@@ -29,9 +28,9 @@ logger = logging.getLogger(__name__)
 
 
 class ModelWatch:
-    """Keeps a running agent at the version that the store's link names.
+    """Keeps a running agent at the version that the store's link names, run as was measured last.
 
-    Nothing has to signal a change: `tick`, called about once a second, reads the link.
+    Nothing has to signal a change: `tick`, called about once a second, looks for one.
 
     Args:
         store: the model store's folder.
@@ -52,7 +51,7 @@ class ModelWatch:
         self._store, self._name, self._load = store, name, load
         self._rules = rules or Rules()
         self._frames: Callable[[], tuple[int, int]] = lambda: (0, 0)
-        self._on_change: Callable[[ModelInfo], None] = lambda _info: None
+        self._on_change: Callable[[Ready], None] = lambda _ready: None
         self._counted = (time.monotonic(), 0, 0)
         self._troubled = False
         self._lease = self._settled(None)
@@ -63,13 +62,13 @@ class ModelWatch:
         self._tally = Tally(None if self._lease is not None else WINDOW_S)
 
     def serve(
-        self, frames: Callable[[], tuple[int, int]], on_change: Callable[[ModelInfo], None]
+        self, frames: Callable[[], tuple[int, int]], on_change: Callable[[Ready], None]
     ) -> None:
         """Connect it with the agent around.
 
         Args:
             frames: returns how many frames all cameras gave, and how many were processed.
-            on_change: told of each version that takes over.
+            on_change: told of each version that takes over, and of each new way to run it.
         """
         self._frames, self._on_change = frames, on_change
         self._counted = (time.monotonic(), *frames())
@@ -182,6 +181,7 @@ class ModelWatch:
     def _notice(self) -> None:
         """Load the version that the link names now, if that is another one, and swap."""
         if self._versions.linked() == self._linked:
+            self._notice_measurement()
             return
         if self._lease is not None:
             self._lease.drop()
@@ -197,11 +197,26 @@ class ModelWatch:
         self._tally = Tally(None if self._lease is not None else WINDOW_S)
         if ready.info == self.ready.info and self.classifier.failure is None:
             return
-        before, self.ready = self.ready, ready
-        on_probation = self._lease is not None
-        self.classifier.swap(ready.classifier, before.classifier if on_probation else None)
-        logger.info("frames are classified by %s %s now", self._name, ready.info.version)
-        self._on_change(ready.info)
+        self._swap(ready, self.ready.classifier if self._lease is not None else None)
+
+    def _notice_measurement(self) -> None:
+        """Run the same version as it was measured anew; one on probation is judged first."""
+        if self._lease is not None or not self.ready.outdated():
+            return
+        try:
+            ready = self._load(self._model(self._linked))
+        except AgentError as error:
+            logger.warning("%s goes on as %s: %s", self._name, self.ready.setting, error)
+            return
+        self._tally = Tally(WINDOW_S)
+        self._swap(ready, None)
+
+    def _swap(self, ready: Ready, fallback: EmotionClassifier | None) -> None:
+        self.ready = ready
+        self.classifier.swap(ready.classifier, fallback)
+        version = ready.info.version
+        logger.info("frames are classified by %s %s now: %s", self._name, version, ready.setting)
+        self._on_change(ready)
 
     def _trouble(self, error: OSError) -> None:
         level = logging.DEBUG if self._troubled else logging.WARNING

@@ -92,6 +92,30 @@ def best(measured: Iterable[Measurement]) -> Setting:
     return chosen
 
 
+class Lookout:
+    """Notices that a choice is written anew, or is gone; costs one look at the file's entry.
+
+    Args:
+        store, model, model_sha256: as for `path_of`.
+    """
+
+    def __init__(self, store: Path, model: str, model_sha256: str) -> None:
+        self._path = path_of(store, model, model_sha256)
+        self._seen = self._look()
+
+    def changed(self) -> bool:
+        """Tell whether it is another one than when last asked, or when this was made."""
+        before, self._seen = self._seen, self._look()
+        return self._seen != before
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            entry = self._path.stat()
+        except OSError:
+            return None
+        return entry.st_ino, entry.st_mtime_ns
+
+
 def lock_of(store: Path, model: str) -> Path:
     """Return the lock of whoever measures a model."""
     return _folder(store, model) / "build.lock"

@@ -108,4 +108,4 @@ def on_schedule(config: AgentConfig, store: Path) -> None:
         logger.warning("%s could not be measured again: %s; %s", name, error, error.remedy)
     else:
         if choice is not None:
-            logger.info("%s runs as %s from the next start on", name, choice.setting)
+            logger.info("%s is to run as %s from now on", name, choice.setting)

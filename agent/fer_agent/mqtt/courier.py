@@ -95,6 +95,7 @@ class Courier:
         )
         self._thread = threading.Thread(target=self._run, name="mqtt-publisher", daemon=True)
         self._deadline: float | None = None
+        self._stopping = threading.Event()
         self._connected_ns: int | None = None
         self._sent: dict[int, Slot | Ticket] = {}
         self._complaints: dict[str, int] = {}
@@ -118,6 +119,7 @@ class Courier:
         if self._thread.ident is None:
             self._waker.close()
             return
+        self._stopping.set()
         self._waker.wake()
         self._thread.join(self._timing.stop_s + 0.2)
         if self._thread.is_alive():
@@ -141,7 +143,8 @@ class Courier:
                 wait_s = self._lost(error)
                 if last_attempt:
                     return
-                self._waker_wait(wait_s)
+                # New mail is no reason to try sooner, and must not cost its sender a wake-up.
+                self._stopping.wait(wait_s)
             else:
                 return
 
@@ -260,12 +263,6 @@ class Courier:
             logger.warning("%s; %s; trying on", what, remedy)
         else:
             logger.debug("%s (%d times)", what, count)
-
-    def _waker_wait(self, wait_s: float) -> None:
-        """Wait, unless asked to stop; new mail is no reason to try sooner."""
-        until = time.monotonic() + wait_s
-        while self._deadline is None and (left_s := until - time.monotonic()) > 0:
-            self._waker.wait(left_s)
 
     def _patience_s(self) -> float:
         return math.inf if self._deadline is None else self._deadline - time.monotonic()

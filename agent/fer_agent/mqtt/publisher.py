@@ -88,7 +88,12 @@ class CameraPublisher:
             else:
                 self._faces[event.track_id] = event
             entry = Entry(event, self._origin, self._sequence, time.monotonic_ns())
-            self._mailroom.add(entry, *self._changed_view())
+            if self._watching:  # the board has both slots already
+                for slot in self._view:
+                    slot.due = True
+                self._mailroom.add(entry)
+            else:
+                self._mailroom.add(entry, *self._changed_view())
 
     def status(self, status: CameraStatus) -> None:
         """Tell whether the camera gives frames, and why not."""

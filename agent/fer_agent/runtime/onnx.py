@@ -20,6 +20,11 @@ logger = logging.getLogger(__name__)
 _PROVIDERS = ["CPUExecutionProvider"]
 _LOG_FATAL_ONLY = 4  # every error comes back as an exception anyway
 
+WEIGHTS_NAME = "weights.bin"
+"""File beside a network written as `write_ready`; missing when all of its weights are small."""
+
+_LEAST_OUTSIDE_BYTES = "1024"
+
 
 class OnnxSession:
     """A loaded ONNX file; satisfies `InferenceSession`.
@@ -33,6 +38,9 @@ class OnnxSession:
     Args:
         path: the ONNX file.
         threads: threads inside one run; runs of one session may come from several threads.
+        ready: what was once written of this file as `write_ready`, to be loaded in its place.
+        write_ready: where to write what the runtime makes of the network on this processor, its
+            weights in `WEIGHTS_NAME` beside it. All memory of such a session goes with it.
 
     Raises:
         ModelFileError: the file is missing, truncated or no ONNX file the runtime can load.
@@ -40,8 +48,16 @@ class OnnxSession:
         InferenceError: the runtime fell back to other providers than asked for.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
-        self._session = _load(path, threads)
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int = 1,
+        ready: Path | None = None,
+        write_ready: Path | None = None,
+    ) -> None:
+        options = _options(threads, optimised=ready is not None, write_ready=write_ready)
+        self._session = _load(ready or path, options)
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
             raise ModelContractError(
@@ -138,7 +154,7 @@ class OnnxSession:
         )
 
 
-def _load(path: Path, threads: int) -> Any:
+def _options(threads: int, *, optimised: bool, write_ready: Path | None) -> Any:
     import onnxruntime  # noqa: PLC0415  a heavy import, paid only by who runs a network
 
     options = onnxruntime.SessionOptions()
@@ -148,11 +164,26 @@ def _load(path: Path, threads: int) -> Any:
     options.enable_mem_pattern = False
     options.log_severity_level = _LOG_FATAL_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.use_env_allocators", "1")
-    _share_an_arena()
     # Without it INT8 products saturate on an x86-64 that has no VNNI: the shipped model's logits
     # were off by 0.48 there, and are those of an arm64 board with it. 8 % slower.
     options.add_session_config_entry("session.x64quantprecision", "1")
+    if optimised:
+        level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = level
+    if write_ready is None:
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        _share_an_arena()
+    else:
+        options.optimized_model_filepath = str(write_ready)
+        outside = "session.optimized_model_external_initializers_"
+        options.add_session_config_entry(f"{outside}file_name", WEIGHTS_NAME)
+        options.add_session_config_entry(f"{outside}min_size_in_bytes", _LEAST_OUTSIDE_BYTES)
+    return options
+
+
+def _load(path: Path, options: Any) -> Any:
+    import onnxruntime  # noqa: PLC0415  as above
+
     if not path.is_file():
         raise ModelFileError(f"no model file at {path}", remedy="reinstall the model")
     try:

@@ -6,8 +6,9 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Literal
 
+from fer_agent import model_store
 from fer_agent.errors import AgentError, ConfigError, UnavailableError
-from fer_agent.runtime import available
+from fer_agent.runtime import available, prepared
 from fer_agent.runtime.onnx import OnnxSession
 from fer_agent.runtime.standby import StandbySession
 
@@ -70,7 +71,7 @@ class Opener:
     """Opens the networks of a running agent.
 
     Args:
-        store: where engines are kept.
+        store: where engines and prepared networks are kept.
         wait: whether to wait for engines; else ONNX Runtime serves until they are there.
     """
 
@@ -102,8 +103,9 @@ class Opener:
             InferenceError: only with `wait`: there is no engine for this board.
         """
         _check_runtime(setting.runtime, "classifier")
-        path = model.verified_file(file_of(model, setting).precision)
-        plain = OnnxSession(path, threads=setting.threads)
+        file = file_of(model, setting)
+        path = model.verified_file(file.precision)
+        plain = prepared.open_session(path, file.sha256, self.store, threads=setting.threads)
         if setting.runtime == "onnx":
             return plain
         from fer_agent import golden  # noqa: PLC0415  likewise
@@ -133,7 +135,8 @@ class Opener:
             ModelError, ConfigError, InferenceError: as `model`.
         """
         _check_runtime(runtime, "detector")
-        plain = OnnxSession(path, threads=threads)
+        sha256 = model_store.file_sha256(path)
+        plain = prepared.open_session(path, sha256, self.store, threads=threads)
         if runtime == "onnx":
             return plain
         return self._engine(

@@ -11,7 +11,7 @@ previous=$(readlink "$prefix/venv")
 switch_to() {
     ln -sfn "$1" "$prefix/venv.new" && mv -T "$prefix/venv.new" "$prefix/venv" || return 1
     mkdir -p "$units/fer-agent.service.d" || return 1
-    rm -f "$units"/fer-agent.service.d/10-*.conf
+    rm -f "$units"/fer-agent.service.d/10-*.conf "$units"/fer-agent-sync.service.d/10-*.conf
     cp "$1/bundle/systemd/fer-agent.service" "$units/" || return 1
     # A release from before there was a sync has no units for it.
     for unit in fer-agent-sync.service fer-agent-sync.timer; do
@@ -19,6 +19,11 @@ switch_to() {
     done
     for dropin in "$1"/bundle/systemd/10-*.conf; do
         [ -f "$dropin" ] && { cp "$dropin" "$units/fer-agent.service.d/" || return 1; }
+    done
+    for dropin in "$1"/bundle/systemd/fer-agent-sync.service.d/10-*.conf; do
+        [ -f "$dropin" ] || continue
+        mkdir -p "$units/fer-agent-sync.service.d" || return 1
+        cp "$dropin" "$units/fer-agent-sync.service.d/" || return 1
     done
     systemctl daemon-reload && systemctl -q enable fer-agent.service
 }

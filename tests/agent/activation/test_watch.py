@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,12 +73,15 @@ def frame(brightness: int = 90) -> tuple[Frame, Tracks]:
 class Agent:
     """The agent around a watch: frames, and who is told."""
 
-    def __init__(self, store: Path, rules: Rules | None = None) -> None:
+    def __init__(
+        self, store: Path, rules: Rules | None = None, load: Callable[[StoredModel], Ready] = load
+    ) -> None:
         self.told: list[str | None] = []
         self.seen: list[str] = []
         self.watch = ModelWatch(store, NAME, load, rules)
         self.watch.serve(
-            lambda: (len(self.seen), len(self.seen)), lambda info: self.told.append(info.version)
+            lambda: (len(self.seen), len(self.seen)),
+            lambda ready: self.told.append(ready.info.version),
         )
 
     def see(self, brightness: int = 90) -> str:
@@ -114,6 +118,30 @@ def test_a_new_version_takes_over_between_frames_and_is_confirmed(
     assert phase(proven) is Phase.CONFIRMED
     agent.watch.close(orderly=True)
     assert linked(proven) == "1.1.0"
+
+
+def test_a_version_on_probation_is_judged_before_it_runs_as_measured_anew(
+    proven: Path, stage: Stage
+) -> None:
+    measured: list[str] = []
+
+    def load_outdated(model: StoredModel) -> Ready:
+        def outdated() -> bool:
+            return bool(measured) and measured.pop() == model.manifest.version
+
+        return replace(load(model), outdated=outdated)
+
+    agent = Agent(proven, Rules(confirm_s=1e-9), load_outdated)
+    bring(proven, stage("1.1.0"))
+    agent.watch.tick()
+    measured.append("1.1.0")
+    agent.see()
+    agent.watch._notice()
+    assert (phase(proven), agent.told, measured) == (Phase.PROBATION, ["1.1.0"], ["1.1.0"])
+    agent.watch.tick()
+    assert (phase(proven), agent.told, measured) == (Phase.CONFIRMED, ["1.1.0", "1.1.0"], [])
+    agent.watch.tick()
+    assert agent.told == ["1.1.0", "1.1.0"]
 
 
 def test_no_frame_is_lost_while_versions_change(

@@ -711,6 +711,23 @@ def test_the_outbox_is_bounded_and_complains_once(caplog: pytest.LogCaptureFixtu
     assert "10 events were not delivered" in caplog.text
 
 
+def test_events_wake_nobody_while_no_broker_is_there(
+    wait_for: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    timing = Timing(first_wait_s=60.0, stop_s=0.1)
+    with publishing(port, timing=timing) as publisher:
+        wait_for(lambda: "cannot reach the broker" in caplog.text)
+        for _ in range(30):
+            publisher.camera("front").publish(event())
+        # The first wake-up stays pending until there is a link, and stands for all others.
+        receiver = publisher._courier._waker._receiver
+        wait_for(lambda: receiver.recv(100, socket.MSG_PEEK) == b"\0")
+        begun_s = time.monotonic()
+    assert time.monotonic() - begun_s < timing.first_wait_s / 2
+
+
 def test_an_event_that_breaks_the_contract_costs_only_itself(
     mosquitto: Callable[..., Any],
     subscribe: Callable[..., Any],
