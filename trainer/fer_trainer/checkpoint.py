@@ -50,6 +50,7 @@ class Checkpoint:
         optimizer: the optimiser's state.
         random: torch's generator states by rank; NumPy's draws are functions of seed and epoch.
         device: what it was trained on.
+        tau: of the logit adjustment in the averaged weights; 0 as trained.
     """
 
     recipe: dict[str, Any]
@@ -67,6 +68,7 @@ class Checkpoint:
     optimizer: dict[str, Any]
     random: list[torch.Tensor]
     device: str = "unknown"
+    tau: float = 0.0
 
     @property
     def parsed_recipe(self) -> Recipe:

@@ -142,7 +142,8 @@ def release(
         provenance=_provenance(checkpoint),
         licence=f"Apache-2.0; trained on {faces.name}, whose own terms bind its photos",
     )
-    write_text(folder / "card.md", card.render(manifest, checkpoint.parsed_recipe, measured[0][1]))
+    recipe, first = checkpoint.parsed_recipe, measured[0][1]
+    write_text(folder / "card.md", card.render(manifest, recipe, first, tau=checkpoint.tau))
     return Release(folder, write_manifest(manifest, folder), difference)
 
 

@@ -100,6 +100,10 @@ def export(
         Optional[Path],  # noqa: UP045  # Typer on Python 3.10 wants it spelt out
         typer.Option(help="Also write a small checkpoint here, for `train --weights`."),
     ] = None,
+    adjust: Annotated[
+        bool,
+        typer.Option(help="Raise rare classes by what the validation split finds right."),
+    ] = False,
     draft: Annotated[
         bool, typer.Option(help="Of an unfinished run: leave the test alone.")
     ] = False,
@@ -108,12 +112,15 @@ def export(
 ) -> None:
     """Write the model folder that the agent runs: ONNX, manifest and card."""
     from fer_trainer import checkpoint
+    from fer_trainer.adjust import adjusted
     from fer_trainer.data.open import open_faces
     from fer_trainer.release import AGREED, MAJORITY, release
 
     state = checkpoint.load(checkpoint.best_of(run))
     source = source_of(data, kind, votes, label_map, any_counts=any_counts, limit=limit)
     faces = open_faces(source, state.parsed_recipe.data)
+    if adjust:
+        state = adjusted(state, faces)
     others = {}
     if votes is not None and state.parsed_recipe.data.targets != "label":
         for protocol, kept in ((MAJORITY, "majority"), (AGREED, "agreed")):
