@@ -2,13 +2,15 @@
 
 A network trained on few images of a class says it too seldom. Subtracting tau times the logarithm
 of a class's share of the training images from its logit counters that, without training again.
+Either all classes move, or only those below an even share, which leaves the frequent ones, and what
+they are mistaken for, as they are.
 
 Source: post-hoc logit adjustment, Menon et al., arXiv:2007.07314.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,9 +30,6 @@ if TYPE_CHECKING:
 TAUS = tuple(step / 20.0 for step in range(21))
 """What is tried; 1 would suit a test in which all classes were equally frequent."""
 
-GIVEN_UP = 0.002
-"""Accuracy that rare classes may cost, below the best of `TAUS` on the validation split."""
-
 
 def adjusted(checkpoint: Checkpoint, faces: FaceSet) -> Checkpoint:
     """Fold the adjustment into the averaged network's last bias.
@@ -38,7 +37,7 @@ def adjusted(checkpoint: Checkpoint, faces: FaceSet) -> Checkpoint:
     Args:
         checkpoint: of a finished run.
         faces: the data it was trained on; its training split gives the shares, its validation
-            split chooses tau.
+            split chooses the adjustment.
 
     Returns:
         The same checkpoint with other biases and its `tau`; nothing else starts from it but
@@ -59,36 +58,68 @@ def adjusted(checkpoint: Checkpoint, faces: FaceSet) -> Checkpoint:
     logits = predict(network, valid.images, torch.device("cpu")).numpy()
     temperature = np.float32(fit_temperature(logits, valid.hard_labels))
     calibrated = (logits / temperature).astype(np.float32)
-    rarity = -np.log(shares.astype(np.float32))  # (C,)
-    tau = choose_tau(calibrated, rarity, valid.hard_labels, faces.labels)
+    chosen = choose(calibrated, shares, valid.hard_labels, faces.labels)
     key = f"module.{name}.bias"
-    bias = last.bias.detach() + torch.from_numpy(np.float32(tau) * temperature * rarity)
-    return replace(checkpoint, ema={**checkpoint.ema, key: bias}, tau=tau)
+    bias = last.bias.detach() + torch.from_numpy(temperature * chosen.lift(shares))
+    return replace(
+        checkpoint,
+        ema={**checkpoint.ema, key: bias},
+        tau=chosen.tau,
+        tau_of="rare" if chosen.only_rare else "all",
+    )
 
 
-def choose_tau(
-    logits: Float32Array, rarity: Float32Array, truth: Int64Array, labels: tuple[str, ...]
-) -> float:
-    """Choose how much of the classes' rarity is added to the logits.
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """What is added to calibrated logits.
+
+    Attributes:
+        tau: share of the rarity.
+        only_rare: whether only classes below an even share are raised.
+    """
+
+    tau: float
+    only_rare: bool
+
+    def lift(self, shares: Float32Array) -> Float32Array:
+        """Give each class's summand, (C,), from the classes' shares of the training images."""
+        even = 1.0 / len(shares)
+        rarity = np.log(even / shares)
+        lift: Float32Array = self.tau * (np.maximum(rarity, 0.0) if self.only_rare else rarity)
+        return lift.astype(np.float32)
+
+
+def choose(
+    logits: Float32Array, shares: Float32Array, truth: Int64Array, labels: tuple[str, ...]
+) -> Adjustment:
+    """Choose the adjustment with the largest sum of accuracy and macro-F1.
 
     Args:
-        logits: (N, C), calibrated.
-        rarity: minus the logarithm of the classes' shares, (C,).
+        logits: (N, C), calibrated, of the validation split.
+        shares: of the training images, (C,).
         truth: (N,).
         labels: C words.
 
     Returns:
-        Of those whose accuracy is at most `GIVEN_UP` below the best, the one with the largest
-        macro-F1; the smaller of equal ones.
+        The smallest tau of equally good ones, of the rare classes alone rather than of all.
     """
-    tried = [
-        figures(probabilities(logits + np.float32(tau) * rarity, 1.0), truth, labels)
-        for tau in TAUS
-    ]
-    enough = max(one.accuracy for one in tried) - GIVEN_UP
-    fit = [(one.macro_f1, -tau) for tau, one in zip(TAUS, tried, strict=True)
-           if one.accuracy >= enough]  # fmt: skip
-    return -max(fit)[1]
+
+    def worth(one: Adjustment) -> tuple[float, float, bool]:
+        found = figures(probabilities(logits + one.lift(shares), 1.0), truth, labels)
+        return round(found.accuracy + found.macro_f1, 6), -one.tau, one.only_rare
+
+    return max((Adjustment(tau, rare) for tau in TAUS for rare in (True, False)), key=worth)
+
+
+def told(checkpoint: Checkpoint) -> str:
+    """Say for a card what was adjusted; empty for nothing."""
+    if not checkpoint.tau:
+        return ""
+    rare, rest = "classes below an even share of the training images were", "all classes were"
+    return (
+        f"{rare if checkpoint.tau_of == 'rare' else rest} moved by {checkpoint.tau:g} of the "
+        "logarithm of their rarity"
+    )
 
 
 def _last_linear(network: nn.Module) -> tuple[str, nn.Linear]:

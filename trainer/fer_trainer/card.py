@@ -19,14 +19,14 @@ agreed with its labels in 65 ± 5 % of cases (Goodfellow et al., 2013, arXiv:130
 """
 
 
-def render(manifest: Manifest, recipe: Recipe, first: Figures, *, tau: float = 0.0) -> str:
+def render(manifest: Manifest, recipe: Recipe, first: Figures, *, adjusted: str = "") -> str:
     """Write the card, Markdown.
 
     Args:
         manifest: the model's.
         recipe: of its run.
         first: what the first of the manifest's figures were made from.
-        tau: of the logit adjustment; 0 is none.
+        adjusted: what was done to the logits after training, in words; empty for nothing.
     """
     origin = _FER2013 if manifest.metrics[0].dataset.startswith("FER") else ""
     calibration, provenance = manifest.calibration, manifest.provenance
@@ -66,7 +66,7 @@ that people mind most, above all where a neutral face is meant.
   of {recipe.train.epochs}, batches of {recipe.train.batch_size}, on {provenance.device}.
 - Strides {", ".join(map(str, recipe.network.strides))}.
 - Weights at the start: {_START.get(recipe.network.weights, recipe.network.weights)}.
-{_adjustment(tau)}- Trainer commit {provenance.commit}.
+{_adjustment(adjusted)}- Trainer commit {provenance.commit}.
 - Data sha256 {provenance.data_sha256}.
 
 ## Limits
@@ -78,12 +78,12 @@ Licence: {manifest.licence}.
 """
 
 
-def _adjustment(tau: float) -> str:
-    if not tau:
+def _adjustment(adjusted: str) -> str:
+    if not adjusted:
         return ""
     return (
-        f"- Rare classes raised by {tau:g} of the logarithm of their rarity in training, which "
-        "the\n  validation split chose (logit adjustment, Menon et al., arXiv:2007.07314).\n"
+        f"- After training {adjusted}, which\n"
+        "  the validation split chose (logit adjustment, Menon et al., arXiv:2007.07314).\n"
     )
 
 

@@ -51,6 +51,7 @@ class Checkpoint:
         random: torch's generator states by rank; NumPy's draws are functions of seed and epoch.
         device: what it was trained on.
         tau: of the logit adjustment in the averaged weights; 0 as trained.
+        tau_of: the classes that it raised: `rare` ones or `all`.
     """
 
     recipe: dict[str, Any]
@@ -69,6 +70,7 @@ class Checkpoint:
     random: list[torch.Tensor]
     device: str = "unknown"
     tau: float = 0.0
+    tau_of: str = "all"
 
     @property
     def parsed_recipe(self) -> Recipe:

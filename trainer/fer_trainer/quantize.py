@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 
 _CALIBRATION_BATCH = 32
 
-_FLOAT_CONVOLUTIONS = 2
+_FLOAT_CONVOLUTIONS = 6
 """The first convolutions, and all before them, stay float: the ranges of their few channels lie
-far apart. On FER2013's PublicTest that took the loss from 1.2 points to none.
+far apart. On PublicTest the shipped networks lose 0.1 points or less so, up to 0.5 with two; the
+file is as small and, on x86-64, the call as fast.
 """
 
 
