@@ -101,10 +101,7 @@ def test_ctrl_c_amid_an_epoch_ends_with_a_sentence_and_the_run_goes_on(
     code, stdout, stderr = first.end()
     assert (code, stdout) == (130, "")
     *shown, last = stderr.splitlines()
-    assert (
-        last
-        == "fer-train: stopped; the same command takes a training up after its last saved epoch"
-    )
+    assert last == "fer-train: stopped; the same command goes on after the last saved epoch"
     assert [line.split()[0] for line in shown] == ["epoch"] * len(first.epochs())
     assert checkpoint.load(out / "last.ckpt").epoch == len(first.epochs()) < 4
     assert not list(out.glob("*.partial"))

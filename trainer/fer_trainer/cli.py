@@ -53,7 +53,7 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             print(
-                "fer-train: stopped; the same command takes a training up after its last saved epoch",
+                "fer-train: stopped; the same command goes on after the last saved epoch",
                 file=sys.stderr,
             )
             raise typer.Exit(_CTRL_C) from None
