@@ -76,6 +76,26 @@ def test_every_row_is_trained_judged_and_shown(
     assert any(row.title in line[0] and "not measured" not in line for line in shown.cells)
 
 
+def test_one_training_serves_rows_of_two_tables(
+    few: FaceSet, fabric: Fabric, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Table 1's student with SE and Table 2's second row differ in nothing but their titles."""
+    results, heard = Results.open(runs / "results.json"), list[str]()
+    first, second = (
+        next(row for row in rows if row.key == key)
+        for rows, key in ((BASELINES, "student"), (ABLATION, "se"))
+    )
+    recipe = load_recipe("tests-smoke")
+    Grid("baselines", recipe, few, fabric, runs, results).run([first], [1])
+    monkeypatch.setattr("fer_trainer.loop.train", None)
+    compiled = recipe.with_({"train.compile": True})
+    grid = Grid("ablation", compiled, few, fabric, runs, results, announce=heard.append)
+    grid.run([second], [1])
+    assert heard == ["+ SE block, seed 1: measured already"]
+    (theirs,), (ours,) = results.records("baselines", "student"), results.records("ablation", "se")
+    assert ours == {**theirs, "title": "+ SE block"}
+
+
 def test_the_smoke_grid_needs_no_data_and_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,10 +79,13 @@ class Grid:
         recipe = self.recipe.with_({**row.changes, "train.seed": seed})
         fingerprint = _fingerprint(recipe, self.faces, row)
         key = row.key if row.classical else row.key_at(recipe.network.input_px)
-        known = self.results.has(self.table, key, seed, fingerprint)
+        here = self.results.has(self.table, key, seed, fingerprint)
+        known = self.results.find(seed, fingerprint)
         if self.fabric.is_global_zero:
             self.announce(f"{row.title}, seed {seed}{': measured already' if known else ''}")
         if known:
+            if not here and self.fabric.is_global_zero:  # the same training, for another table
+                self.results.add(self.table, key, {**known, "title": row.title})
             return
         if row.classical:
             record = self._classical(row, seed)
@@ -172,7 +175,7 @@ def _epochs(log: Path) -> list[dict[str, Any]]:
 def _fingerprint(recipe: Recipe, faces: FaceSet, row: Row) -> str:
     """Hash what a row's figures depend on."""
     settings = row.classical or recipe.model_dump_json(
-        exclude={"name", "teacher"}, exclude_defaults=True
+        exclude={"name": True, "teacher": True, "train": {"compile"}}, exclude_defaults=True
     )
     text = f"{settings}\n{faces.training_sha256()}\n{len(faces)}\n{row.distilled}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -59,6 +59,19 @@ class Results:
             for record in self.records(table, key)
         )
 
+    def find(self, seed: int, fingerprint: str) -> dict[str, Any] | None:
+        """Find a record of the same training, whatever table and row it was measured for."""
+        return next(
+            (
+                record
+                for rows in self.rows.values()
+                for records in rows.values()
+                for record in records
+                if record["seed"] == seed and record["fingerprint"] == fingerprint
+            ),
+            None,
+        )
+
     def add(self, table: str, key: str, record: dict[str, Any]) -> None:
         """Add a record in place of an older one of its seed and data, and save.
 
