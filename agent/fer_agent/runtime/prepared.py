@@ -106,9 +106,8 @@ def _prepare(path: Path, folder: Path) -> None:
             _write(path, partial)
             durable.sync_tree(partial)
             partial.rename(folder)
-        except BaseException:
+        finally:  # gone already when all went well
             shutil.rmtree(partial, ignore_errors=True)
-            raise
         durable.sync_folder(folder.parent)
         _prune(folder.parent)
 
