@@ -68,8 +68,8 @@ TOLERANCES: Mapping[str, Tolerance] = {
     "fp16": Tolerance(relative_difference=0.02),
     "int8": Tolerance(relative_difference=0.25, label_disagreements=0.125),
 }
-"""By precision. Of the shipped models FP16 is off by at most 0.003 of the largest logit with no other
-label, INT8 by 0.12 with another label for one picture of 24.
+"""By precision. Of the shipped models FP16 is off by at most 0.003 of the largest logit with no
+other label, INT8 by 0.12 with another label for one picture of 24.
 """
 
 
