@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
 
 from fer_trainer.data.faceset import Split
 from fer_trainer.deploy import network_of
 from fer_trainer.errors import CheckpointError
 from fer_trainer.inference import predict
+from fer_trainer.last_layer import fold
 from fer_trainer.metrics import figures, fit_temperature, probabilities
 
 if TYPE_CHECKING:
@@ -52,18 +52,15 @@ def adjusted(checkpoint: Checkpoint, faces: FaceSet) -> Checkpoint:
             remedy="export it without --adjust, or adjust the run's own",
         )
     network = network_of(checkpoint)
-    name, last = _last_linear(network)
     shares = faces.training().targets.mean(axis=0)  # (C,)
     valid = faces.only(Split.VALID)
     logits = predict(network, valid.images, torch.device("cpu")).numpy()
     temperature = np.float32(fit_temperature(logits, valid.hard_labels))
     calibrated = (logits / temperature).astype(np.float32)
     chosen = choose(calibrated, shares, valid.hard_labels, faces.labels)
-    key = f"module.{name}.bias"
-    bias = last.bias.detach() + torch.from_numpy(temperature * chosen.lift(shares))
     return replace(
         checkpoint,
-        ema={**checkpoint.ema, key: bias},
+        ema=fold(checkpoint, offset=temperature * chosen.lift(shares)),
         tau=chosen.tau,
         tau_of="rare" if chosen.only_rare else "all",
     )
@@ -118,15 +115,6 @@ def told(checkpoint: Checkpoint) -> str:
     rare, rest = "classes below an even share of the training images were", "all classes were"
     return (
         f"{rare if checkpoint.tau_of == 'rare' else rest} moved by {checkpoint.tau:g} of the "
-        "logarithm of their rarity"
+        "logarithm of their rarity, which "
+        "the validation split chose (logit adjustment, Menon et al., arXiv:2007.07314)"
     )
-
-
-def _last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
-    found = [(name, layer) for name, layer in network.named_modules()
-             if isinstance(layer, nn.Linear) and layer.bias is not None]  # fmt: skip
-    if not found:
-        raise CheckpointError(
-            "the network has no last linear layer to adjust", remedy="export it without --adjust"
-        )
-    return found[-1]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fer_agent.model_store import Manifest, Metrics
     from fer_trainer.metrics import Figures
     from fer_trainer.recipe import Recipe
 
+
+_WIDTH = 100
 
 _START = {"run": "those of another run of the same network, which the recipe names"}
 
@@ -19,14 +24,16 @@ agreed with its labels in 65 ± 5 % of cases (Goodfellow et al., 2013, arXiv:130
 """
 
 
-def render(manifest: Manifest, recipe: Recipe, first: Figures, *, adjusted: str = "") -> str:
+def render(
+    manifest: Manifest, recipe: Recipe, first: Figures, *, afterwards: Sequence[str] = ()
+) -> str:
     """Write the card, Markdown.
 
     Args:
         manifest: the model's.
         recipe: of its run.
         first: what the first of the manifest's figures were made from.
-        adjusted: what was done to the logits after training, in words; empty for nothing.
+        afterwards: what was done to the logits after training, in words.
     """
     origin = _FER2013 if manifest.metrics[0].dataset.startswith("FER") else ""
     calibration, provenance = manifest.calibration, manifest.provenance
@@ -44,7 +51,7 @@ to judge a person; the European Union's AI Act forbids emotion recognition at wo
 {_table(manifest.metrics)}
 
 Accuracy with its 95 % bootstrap interval. ECE is the expected calibration error over 15 bins after
-the temperature. `valid` chose the epoch and fitted the temperature; `test` did neither.
+the temperature. `valid` chose the epoch and fitted the calibration; `test` did neither.
 
 {_per_class(manifest)}
 {_hurtful(first)}
@@ -66,7 +73,7 @@ that people mind most, above all where a neutral face is meant.
   of {recipe.train.epochs}, batches of {recipe.train.batch_size}, on {provenance.device}.
 - Strides {", ".join(map(str, recipe.network.strides))}.
 - Weights at the start: {_START.get(recipe.network.weights, recipe.network.weights)}.
-{_adjustment(adjusted)}- Trainer commit {provenance.commit}.
+{_afterwards(afterwards)}- Trainer commit {provenance.commit}.
 - Data sha256 {provenance.data_sha256}.
 
 ## Limits
@@ -78,13 +85,9 @@ Licence: {manifest.licence}.
 """
 
 
-def _adjustment(adjusted: str) -> str:
-    if not adjusted:
-        return ""
-    return (
-        f"- After training {adjusted}, which\n"
-        "  the validation split chose (logit adjustment, Menon et al., arXiv:2007.07314).\n"
-    )
+def _afterwards(sentences: Sequence[str]) -> str:
+    lines = (f"- After training {sentence}." for sentence in sentences)
+    return "".join(fill(line, _WIDTH, subsequent_indent="  ") + "\n" for line in lines)
 
 
 def _table(metrics: tuple[Metrics, ...]) -> str:

@@ -52,6 +52,7 @@ class Checkpoint:
         device: what it was trained on.
         tau: of the logit adjustment in the averaged weights; 0 as trained.
         tau_of: the classes that it raised: `rare` ones or `all`.
+        scaled: whether vector scaling is in the averaged weights.
     """
 
     recipe: dict[str, Any]
@@ -71,6 +72,7 @@ class Checkpoint:
     device: str = "unknown"
     tau: float = 0.0
     tau_of: str = "all"
+    scaled: bool = False
 
     @property
     def parsed_recipe(self) -> Recipe:

@@ -23,7 +23,7 @@ from fer_agent.model_store import (
     read_manifest,
 )
 from fer_agent.runtime.onnx import OnnxSession
-from fer_trainer import adjust, card, deploy
+from fer_trainer import adjust, card, deploy, scaling
 from fer_trainer.data.duplicates import also_in_training
 from fer_trainer.data.faceset import SIZE_PX, Split
 from fer_trainer.errors import CheckpointError, DataError, ProtocolError
@@ -143,8 +143,8 @@ def release(
         licence=f"Apache-2.0; trained on {faces.name}, whose own terms bind its photos",
     )
     recipe, first = checkpoint.parsed_recipe, measured[0][1]
-    adjusted = adjust.told(checkpoint)
-    write_text(folder / "card.md", card.render(manifest, recipe, first, adjusted=adjusted))
+    afterwards = [told for told in (scaling.told(checkpoint), adjust.told(checkpoint)) if told]
+    write_text(folder / "card.md", card.render(manifest, recipe, first, afterwards=afterwards))
     return Release(folder, write_manifest(manifest, folder), difference)
 
 

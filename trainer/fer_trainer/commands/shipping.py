@@ -100,6 +100,10 @@ def export(
         Optional[Path],  # noqa: UP045  # Typer on Python 3.10 wants it spelt out
         typer.Option(help="Also write a small checkpoint here, for `train --weights`."),
     ] = None,
+    vector_scaling: Annotated[
+        bool,
+        typer.Option(help="Calibrate each class apart, on the validation split."),
+    ] = False,
     adjust: Annotated[
         bool,
         typer.Option(help="Raise rare classes by what the validation split finds right."),
@@ -115,10 +119,13 @@ def export(
     from fer_trainer.adjust import adjusted
     from fer_trainer.data.open import open_faces
     from fer_trainer.release import AGREED, MAJORITY, release
+    from fer_trainer.scaling import scaled
 
     state = checkpoint.load(checkpoint.best_of(run))
     source = source_of(data, kind, votes, label_map, any_counts=any_counts, limit=limit)
     faces = open_faces(source, state.parsed_recipe.data)
+    if vector_scaling:
+        state = scaled(state, faces)
     if adjust:
         state = adjusted(state, faces)
     others = {}
