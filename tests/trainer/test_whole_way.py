@@ -328,7 +328,7 @@ def test_commands_go_the_whole_way(
     fer_train("teacher", *data, *quick, "--out", tmp_path / "teacher", "--write-targets", targets)
     fer_train("distill", *data, *quick, "--out", run, "--targets", targets)
     model = tmp_path / "own-model"
-    fer_train("export", run, *data, "--out", model)
+    fer_train("export", run, *data, "--out", model, "--vector-scaling", "--adjust")
     told = fer_train("evaluate", model, *data, "--json")
     (judged,) = json.loads(told.stdout)["evaluations"]
     manifest = read_manifest(model / "manifest.json")
