@@ -115,6 +115,6 @@ def told(checkpoint: Checkpoint) -> str:
     rare, rest = "classes below an even share of the training images were", "all classes were"
     return (
         f"{rare if checkpoint.tau_of == 'rare' else rest} moved by {checkpoint.tau:g} of the "
-        "logarithm of their rarity, which "
-        "the validation split chose (logit adjustment, Menon et al., arXiv:2007.07314)"
+        "logarithm of their rarity, which the validation split chose "
+        "(logit adjustment, Menon et al., arXiv:2007.07314)"
     )
