@@ -22,13 +22,14 @@ from unittest import mock
 import cv2
 import numpy as np
 
-from fer_agent import crop
-from fer_agent.classifier import CropClassifier
-from fer_agent.config import DetectorConfig
+from fer_agent.config.model import DetectorConfig
 from fer_agent.detector.yunet import YuNetDetector
-from fer_agent.model_store import StoredModel, read_manifest
-from fer_agent.records import Frame
-from fer_agent.runtime.onnx import OnnxSession
+from fer_agent.inference.onnx import OnnxSession
+from fer_agent.models.manifest import read_manifest
+from fer_agent.models.store import StoredModel
+from fer_agent.vision import crop
+from fer_agent.vision.classifier import CropClassifier
+from fer_agent.vision.records import Frame
 
 SCENE_PX = 320
 FACE_SIDES_PX = (96, 160, 200)

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cv2
 import numpy as np
 
-from fer_agent.config import DetectorConfig
+from fer_agent.config.model import DetectorConfig
 from fer_agent.detector.haar import HaarDetector
 from fer_agent.detector.yunet import YuNetDetector
-from fer_agent.records import Frame
-from fer_agent.runtime.onnx import OnnxSession
+from fer_agent.inference.onnx import OnnxSession
+from fer_agent.vision.records import Frame
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from fer_agent.ports import FaceDetector
+    from fer_agent.vision.ports import FaceDetector
 
 FACE_HEIGHTS = (1.0, 1.4, 1.8, 2.2)
 CLOSE_UP = (640, 480)

@@ -20,11 +20,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fer_agent.classifier import CropClassifier
-from fer_agent.config import DetectorConfig
+from fer_agent.config.model import DetectorConfig
 from fer_agent.detector.yunet import YuNetDetector
-from fer_agent.model_store import StoredModel, read_manifest
-from fer_agent.runtime.onnx import OnnxSession
+from fer_agent.inference.onnx import OnnxSession
+from fer_agent.models.manifest import read_manifest
+from fer_agent.models.store import StoredModel
+from fer_agent.vision.classifier import CropClassifier
 from fer_trainer.data.faceset import Split
 from fer_trainer.data.open import Source, open_faces
 from fer_trainer.evaluate import data_of

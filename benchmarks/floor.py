@@ -15,7 +15,7 @@ from typing import NamedTuple
 import onnx
 from onnx import numpy_helper, shape_inference
 
-from fer_agent import model_store
+from fer_agent.models.store import find_model
 
 
 class Core(NamedTuple):
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--model", default="microexpnet-ferplus")
     args = parser.parse_args()
     yunet = args.shared / "models" / "yunet_s_dynamic.onnx"
-    model = model_store.find(args.model, Path("/nowhere"))
+    model = find_model(args.model, Path("/nowhere"))
     for name, path, shape in (
         ("YuNet, 320x256", yunet, (1, 3, 256, 320)),
         ("YuNet, 160x128", yunet, (1, 3, 128, 160)),

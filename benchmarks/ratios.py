@@ -21,16 +21,17 @@ import numpy as np
 import running
 from scenes import FRAME_SIZE, TWO_PEOPLE, MemoryCamera, UsbSource, no_face, noisy, two_faces
 
-from fer_agent import compose, model_store
-from fer_agent.camera.replay import make_frame
+from fer_agent.app import compose
+from fer_agent.camera.backends.replay import make_frame
 from fer_agent.camera.threaded import ThreadedCamera
-from fer_agent.classifier import CropClassifier
-from fer_agent.config import AgentConfig, DetectorConfig
-from fer_agent.crop import crop_faces
+from fer_agent.config.model import AgentConfig, DetectorConfig
 from fer_agent.detector.letterbox import Letterbox
 from fer_agent.detector.yunet import YuNetDetector
-from fer_agent.records import Tracks
-from fer_agent.runtime.onnx import OnnxSession
+from fer_agent.inference.onnx import OnnxSession
+from fer_agent.models.store import find_model
+from fer_agent.vision.classifier import CropClassifier
+from fer_agent.vision.crop import crop_faces
+from fer_agent.vision.records import Tracks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,7 +71,7 @@ class Bench:
         self.rounds: int = args.rounds
         self.seconds: float = args.seconds
         self.yunet_file = (args.shared / "models" / "yunet_s_dynamic.onnx").resolve()
-        self.model = model_store.find("microexpnet-ferplus", Path("/nowhere"))
+        self.model = find_model("microexpnet-ferplus", Path("/nowhere"))
         self.clip = (args.shared / "media" / TWO_PEOPLE).resolve()
         self.pictures = two_faces(args.shared)
 

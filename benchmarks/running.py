@@ -19,12 +19,12 @@ import numpy as np
 import onnxruntime
 import paho.mqtt.client as paho
 
-from fer_agent.config import MqttConfig
-from fer_agent.messages import Identity
-from fer_agent.model_store import EMOTIONS
+from fer_agent.config.model import MqttConfig
+from fer_agent.models.emotions import EMOTIONS
+from fer_agent.mqtt.messages import Identity
+from fer_agent.mqtt.payloads import InfoPayload, ModelInfo, Models
 from fer_agent.mqtt.publisher import MqttPublisher
-from fer_agent.payloads import InfoPayload, ModelInfo, Models
-from fer_agent.records import EmotionEvent, EventKind
+from fer_agent.vision.records import EmotionEvent, EventKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

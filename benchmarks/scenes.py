@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from fer_agent.camera.clips import play
-from fer_agent.camera.planes import yuyv_frame
-from fer_agent.camera.replay import make_frame
-from fer_agent.records import CameraStats
+from fer_agent.camera.backends.clips import play
+from fer_agent.camera.backends.planes import yuyv_frame
+from fer_agent.camera.backends.replay import make_frame
+from fer_agent.vision.records import CameraStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from fer_agent.records import Frame
+    from fer_agent.vision.records import Frame
 
     Bgr = NDArray[np.uint8]
 

@@ -24,19 +24,19 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from fer_agent import compose
+from fer_agent.app import compose
 from fer_agent.camera import capture
+from fer_agent.camera.backends.gstreamer import GstSource
 from fer_agent.camera.backoff import Backoff
-from fer_agent.camera.gstreamer import GstSource
 from fer_agent.camera.sources import make_camera
 from fer_agent.camera.threaded import ThreadedCamera
-from fer_agent.config import AgentConfig
-from fer_agent.records import CameraState, CameraStatus, Frame
+from fer_agent.config.model import AgentConfig
+from fer_agent.vision.records import CameraState, CameraStatus, Frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fer_agent.records import CameraStats, Gap
+    from fer_agent.vision.records import CameraStats, Gap
 
 LIMIT_MB = 2.0
 LIMIT_DRIFT = 1.1

@@ -70,7 +70,7 @@ def _root(
     log_level: Annotated[LogLevel, typer.Option(help="How much the log says.")] = LogLevel.INFO,
     version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
 ) -> None:
-    from fer_agent import log
+    from fer_agent.system import log
 
     if version:
         typer.echo(__version__)

@@ -16,17 +16,18 @@ from pathlib import Path
 import cv2
 from rich.console import Console
 
-from fer_agent.config import (
+from fer_agent.assets.portraits import Scene
+from fer_agent.config.model import (
     AgentConfig,
     CameraConfig,
     DeploymentConfig,
     DetectorConfig,
     DeviceConfig,
 )
-from fer_agent.demo import DEVICE_ID, SCENE, Demo, DemoOptions
-from fer_agent.demo_scene import FPS, Scene
-from fer_agent.live_table import LiveTable
-from fer_agent.watch import LinkNews, Received
+from fer_agent.demo.run import DEVICE_ID, SCENE, Demo, DemoOptions
+from fer_agent.demo.scene import FPS
+from fer_agent.watch.listener import LinkNews, Received
+from fer_agent.watch.table import LiveTable
 
 HERE = Path(__file__).parent
 MOMENT_S = 19.0

@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 
 from fer_agent import __version__
 from fer_agent.errors import DownloadError, UsageError
-from fer_agent.model_store import file_sha256
+from fer_agent.models.store import file_sha256
 from fer_provisioning import layout
 
 if TYPE_CHECKING:

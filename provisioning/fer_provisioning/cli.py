@@ -18,7 +18,7 @@ import gevent
 import typer
 from gevent.lock import BoundedSemaphore
 
-from fer_agent.config import PERMITTED_CONTEXTS
+from fer_agent.config.model import PERMITTED_CONTEXTS
 from fer_agent.errors import AgentError, UsageError
 from fer_provisioning import deploy, host_keys, remote
 from fer_provisioning.bundle import Bundler

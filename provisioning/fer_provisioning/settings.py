@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_agent import config_file
-from fer_agent.config import PERMITTED_CONTEXTS
+from fer_agent.config import loading
+from fer_agent.config.model import PERMITTED_CONTEXTS
 from fer_agent.errors import ConfigError, UsageError
 from fer_provisioning.targets import flatten
 
@@ -22,7 +22,7 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fer_agent.config import AgentConfig
+    from fer_agent.config.model import AgentConfig
     from fer_provisioning.targets import Target
 
 
@@ -76,7 +76,7 @@ def for_target(target: Target, existing: str | None, *, camera: str = "/dev/vide
         return ConfigFile(base, _check(base, origin))
     if not any(key.startswith("camera.") for key in settings):
         settings["camera.main.source"] = camera
-    text = config_file.template(settings)
+    text = loading.template(settings)
     return ConfigFile(text, _check(text, origin))
 
 
@@ -115,6 +115,6 @@ def _check(text: str, origin: str) -> AgentConfig:
         path = Path(folder, "config.toml")
         path.write_text(text, encoding="utf-8")
         try:
-            return config_file.load(path, env={})
+            return loading.load(path, env={})
         except ConfigError as error:
             raise ConfigError(str(error).replace(str(path), origin), remedy=error.remedy) from error

@@ -470,7 +470,7 @@ password_file = "mqtt-password"
 @pytest.fixture(scope="session")
 def put_clip(root: Path) -> Callable[[Machine], None]:
     """A function that lays the portrait down that the replay camera plays."""
-    portrait = root / "agent/fer_agent/demo_assets/eileen-collins.webp"
+    portrait = root / "agent/fer_agent/assets/eileen-collins.webp"
 
     def put(machine: Machine) -> None:
         machine.run(f"cat >{CLIP}", stdin=portrait.read_bytes())

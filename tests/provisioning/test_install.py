@@ -326,7 +326,7 @@ def test_unhealthy_upgrade_goes_back(
     machine.run("touch /var/lib/fer-agent/data")
     before = machine.run("readlink /opt/fer-agent/venv; cat /etc/fer-agent/config.toml")
     bug = "raise SystemError('broken on purpose')\n"
-    broken = rewheel("9.9.8", {"fer_agent/compose.py": bug})
+    broken = rewheel("9.9.8", {"fer_agent/app/compose.py": bug})
     done = run("upgrade", "--offline", "--wheel", broken)
     assert done.code == 69
     assert "broken on purpose" in done.err, done.err

@@ -14,8 +14,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from fer_agent import golden, model_store
-from fer_agent.runtime.onnx import OnnxSession
+from fer_agent.inference import golden
+from fer_agent.inference.onnx import OnnxSession
+from fer_agent.models.store import file_sha256, find_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +74,7 @@ def broken(graph: onnx.GraphProto) -> tuple[str, ...]:
 
 def write_version(folder: Path, version: str, alter: Alter) -> Path:
     """Write a whole model folder with golden inputs of its own."""
-    shipped = model_store.find(SHIPPED)
+    shipped = find_model(SHIPPED)
     model = onnx.load(str(shipped.verified_file()))
     labels = alter(model.graph)
     model.doc_string = f"version {version}"
@@ -115,7 +116,7 @@ def write_detector(folder: Path, network: Path) -> Path:
 
 
 def _labels() -> tuple[str, ...]:
-    return model_store.find(SHIPPED).manifest.labels
+    return find_model(SHIPPED).manifest.labels
 
 
 def _insert_before_logits(
@@ -134,6 +135,6 @@ def _insert_before_logits(
 def _entry(path: Path) -> dict[str, Any]:
     return {
         "path": path.name,
-        "sha256": model_store.file_sha256(path),
+        "sha256": file_sha256(path),
         "bytes": path.stat().st_size,
     }

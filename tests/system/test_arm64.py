@@ -28,9 +28,10 @@ import jsonschema
 import numpy as np
 import pytest
 
-from fer_agent import golden, model_store
 from fer_agent.bench import schema
-from fer_agent.runtime.onnx import OnnxSession
+from fer_agent.inference import golden
+from fer_agent.inference.onnx import OnnxSession
+from fer_agent.models.store import find_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,8 +67,8 @@ exec chroot "$@"
 LOGITS = f"""
 import json, sys
 from fer_agent import golden, model_store
-from fer_agent.runtime.onnx import OnnxSession
-model = model_store.find({NAME!r})
+from fer_agent.inference.onnx import OnnxSession
+model = find_model({NAME!r})
 inputs = golden.of_model(model).input
 print(json.dumps({{
     file.precision: OnnxSession(model.verified_file(file.precision)).run(inputs)["logits"].tolist()
@@ -211,7 +212,7 @@ def board(
 
 
 def test_models_compute_there_what_they_compute_here(board: Callable[..., str]) -> None:
-    model = model_store.find(NAME)
+    model = find_model(NAME)
     inputs = golden.of_model(model).input
     there: dict[str, Any] = json.loads(board("-c", LOGITS))
     assert set(there) == {file.precision for file in model.manifest.files}

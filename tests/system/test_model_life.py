@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fer_agent import model_store
+from fer_agent.models.store import find_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,7 +114,7 @@ class Board:
 
     def active(self) -> tuple[str, str]:
         """Return version and hash of what a start would load now."""
-        manifest = model_store.find(NAME, self.store).manifest
+        manifest = find_model(NAME, self.store).manifest
         return manifest.version, manifest.file().sha256
 
     def journal(self) -> str:

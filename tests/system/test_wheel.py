@@ -100,7 +100,7 @@ def test_installed_wheel_starts_and_finds_its_own_models(wheel: Path, tmp_path: 
     libraries = [path for path in sys.path if path.endswith("site-packages")]
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(libraries)}
     code = (
-        "import fer_agent, fer_agent.model_store as store;"
+        "import fer_agent, fer_agent.models.store as store;"
         "print(fer_agent.__file__); print(store.shipped_folder()); print(*store.names())"
     )
     shown = subprocess.run(

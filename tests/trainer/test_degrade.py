@@ -17,7 +17,7 @@ from fer_trainer.recipe import AugmentSection
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PORTRAIT = Path(__file__).parents[2] / "agent" / "fer_agent" / "demo_assets" / "eileen-collins.webp"
+PORTRAIT = Path(__file__).parents[2] / "agent" / "fer_agent" / "assets" / "eileen-collins.webp"
 PLAIN = AugmentSection(
     flip=0, rotation_deg=0, shift=0, scale=0, shear_deg=0, brightness=0, contrast=0, erasing=0
 )

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_agent.classifier import CropClassifier
-from fer_agent.config import DetectorConfig
+from fer_agent.config.model import DetectorConfig
 from fer_agent.detector.yunet import YuNetDetector
-from fer_agent.model_store import find
-from fer_agent.records import Faces, Frame
-from fer_agent.runtime.onnx import OnnxSession
+from fer_agent.inference.onnx import OnnxSession
+from fer_agent.models.store import find_model
+from fer_agent.vision.classifier import CropClassifier
+from fer_agent.vision.records import Faces, Frame
 from fer_trainer.data.faceset import FaceSet, Split
 from fer_trainer.errors import DataError
 from fer_trainer.labels import BASIC_7
@@ -45,7 +45,7 @@ def test_a_face_lands_whole_inside_the_photo() -> None:
 
 
 def test_faces_are_found_and_read_by_the_agents_own_parts(shared: Path) -> None:
-    model = find("microexpnet-fer2013")
+    model = find_model("microexpnet-fer2013")
     classifier = CropClassifier(OnnxSession(model.verified_file()), model.manifest)
     yunet = OnnxSession(shared / "models" / "yunet_s_dynamic.onnx")
     images = np.stack([portrait(shared)] * 3)
@@ -77,7 +77,7 @@ def test_a_face_found_elsewhere_does_not_count(faces: FaceSet) -> None:
                 frame_size=frame.size,
             )
 
-    model = find("microexpnet-fer2013")
+    model = find_model("microexpnet-fer2013")
     classifier = CropClassifier(OnnxSession(model.verified_file()), model.manifest)
     some = faces.only(Split.TEST).take([0, 1, 2])
     (found,) = measure(

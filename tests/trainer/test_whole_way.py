@@ -12,14 +12,15 @@ import numpy as np
 import onnx
 import pytest
 
-from fer_agent import golden
-from fer_agent.classifier import CropClassifier
-from fer_agent.config import TrackerConfig
+from fer_agent.config.model import TrackerConfig
 from fer_agent.errors import FindingsError, ModelFileError, UsageError
-from fer_agent.model_store import StoredModel, read_manifest
-from fer_agent.records import Faces, Frame
-from fer_agent.runtime.onnx import OnnxSession
-from fer_agent.tracker import IouTracker
+from fer_agent.inference import golden
+from fer_agent.inference.onnx import OnnxSession
+from fer_agent.models.manifest import read_manifest
+from fer_agent.models.store import StoredModel
+from fer_agent.vision.classifier import CropClassifier
+from fer_agent.vision.records import Faces, Frame
+from fer_agent.vision.tracker import IouTracker
 from fer_trainer import checkpoint, cli, deploy, quantize, release
 from fer_trainer.bench import measure
 from fer_trainer.data.faceset import FaceSet, Split

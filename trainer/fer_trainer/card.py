@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fer_agent.model_store import Manifest, Metrics
+    from fer_agent.models.manifest import Manifest, Metrics
     from fer_trainer.metrics import Figures
     from fer_trainer.recipe import Recipe
 

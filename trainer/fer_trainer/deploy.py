@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from fer_agent.errors import FindingsError
-from fer_agent.runtime.onnx import OnnxSession
+from fer_agent.inference.onnx import OnnxSession
 from fer_trainer.data.faceset import SIZE_PX
 from fer_trainer.networks.build import rebuild_network
 

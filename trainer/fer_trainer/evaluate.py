@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from fer_agent.classifier import CropClassifier
 from fer_agent.errors import UsageError
-from fer_agent.model_store import Calibration, StoredModel, read_manifest
-from fer_agent.runtime.onnx import OnnxSession
+from fer_agent.inference.onnx import OnnxSession
+from fer_agent.models.manifest import Calibration, read_manifest
+from fer_agent.models.store import StoredModel
+from fer_agent.vision.classifier import CropClassifier
 from fer_trainer import checkpoint
 from fer_trainer.data.duplicates import also_in_training
 from fer_trainer.data.faceset import Split
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from fer_agent.model_store import Manifest
+    from fer_agent.models.manifest import Manifest
     from fer_trainer.data.faceset import BoolArray, FaceSet, Float32Array, UInt8Array
     from fer_trainer.protocols import Predictor, Protocol
     from fer_trainer.targets import SoftTargets

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import cv2
 import numpy as np
 
-from fer_agent.crop import crop_faces
-from fer_agent.records import Frame
+from fer_agent.vision.crop import crop_faces
+from fer_agent.vision.records import Frame
 from fer_trainer.data.faceset import SIZE_PX
 from fer_trainer.errors import DataError
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from fer_agent.classifier import CropClassifier
-    from fer_agent.ports import FaceDetector
+    from fer_agent.vision.classifier import CropClassifier
+    from fer_agent.vision.ports import FaceDetector
     from fer_trainer.data.faceset import FaceSet, Float32Array, Int64Array, UInt8Array
 
 SIDES_PX = (24, 32, 48, 64, 96, 128, 200)

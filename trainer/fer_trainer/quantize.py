@@ -17,8 +17,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from fer_agent.errors import FindingsError
-from fer_agent.model_store import StoredModel, read_manifest
-from fer_agent.runtime.onnx import OnnxSession
+from fer_agent.inference.onnx import OnnxSession
+from fer_agent.models.manifest import read_manifest
+from fer_agent.models.store import StoredModel
 from fer_trainer.data.faceset import Split
 from fer_trainer.deploy import graph_logits
 from fer_trainer.errors import CheckpointError
@@ -28,7 +29,7 @@ from fer_trainer.release import model_file, write_golden, write_manifest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fer_agent.model_store import Manifest, ModelFile
+    from fer_agent.models.manifest import Manifest, ModelFile
     from fer_trainer.data.faceset import FaceSet, Int64Array, UInt8Array
 
 _CALIBRATION_BATCH = 32

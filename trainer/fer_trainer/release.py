@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from fer_agent import golden, golden_pictures
 from fer_agent.errors import UsageError
-from fer_agent.model_store import (
-    EMOTIONS,
+from fer_agent.inference import golden, golden_pictures
+from fer_agent.inference.onnx import OnnxSession
+from fer_agent.models.emotions import EMOTIONS
+from fer_agent.models.manifest import (
     Answered,
     Calibration,
     GoldenFile,
@@ -19,10 +20,9 @@ from fer_agent.model_store import (
     ModelFile,
     ModelInput,
     Provenance,
-    file_sha256,
     read_manifest,
 )
-from fer_agent.runtime.onnx import OnnxSession
+from fer_agent.models.store import file_sha256
 from fer_trainer import adjust, card, deploy, scaling
 from fer_trainer.data.duplicates import also_in_training
 from fer_trainer.data.faceset import SIZE_PX, Split

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 import cv2
 import numpy as np
 
-from fer_agent.camera.replay import make_frame
-from fer_agent.demo_scene import COLLINS, HOPPER, WIDTH, Person, Pose, Scene
+from fer_agent.assets.portraits import COLLINS, HOPPER, WIDTH, Person, Pose, Scene
+from fer_agent.camera.backends.replay import make_frame
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from fer_agent.records import Frame
+    from fer_agent.vision.records import Frame
 
 MOST_FACES: Final = 8
 FPS: Final = 30.0

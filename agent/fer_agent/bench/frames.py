@@ -11,16 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fer_agent import compose, model_store
+from fer_agent.app import compose
 from fer_agent.bench.crowd import CrowdSource
-from fer_agent.bench.protocol import StopFlag, memory, summary
-from fer_agent.camera.replay import ReplaySource
+from fer_agent.bench.protocol import StopFlag, summary
+from fer_agent.camera.backends.replay import ReplaySource
 from fer_agent.camera.threaded import ThreadedCamera
-from fer_agent.config import AgentConfig, CameraConfig, MqttConfig
-from fer_agent.crop import crop_faces
+from fer_agent.config.model import AgentConfig, CameraConfig, MqttConfig
 from fer_agent.errors import FindingsError
-from fer_agent.records import Gap
-from fer_agent.stages import (
+from fer_agent.models.store import find_model
+from fer_agent.system import memory
+from fer_agent.vision.crop import crop_faces
+from fer_agent.vision.records import Gap
+from fer_agent.vision.timing import (
     StageClock,
     TimedDetector,
     TimedPublisher,
@@ -32,9 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fer_agent.camera.threaded import FrameSource
-    from fer_agent.pipeline import Pipeline
-    from fer_agent.ports import Camera, EmotionClassifier
-    from fer_agent.records import CameraStatus, EmotionScores, Frame, Tracks
+    from fer_agent.vision.pipeline import Pipeline
+    from fer_agent.vision.ports import Camera, EmotionClassifier
+    from fer_agent.vision.records import CameraStatus, EmotionScores, Frame, Tracks
 
 CAMERA: Final = "bench"
 SCENE: Final = "scene"
@@ -84,8 +86,8 @@ def measure_frames(
         pace = _Pace(task["sustained_s"], stop, tell)
         replace(pipeline, camera=MeasuredCamera(pipeline.camera, pace.frame_done)).run()
         return {}
-    store = config.models.path or model_store.default_store()
-    size = model_store.find(config.classifier.model, store).manifest.input.size
+    store = config.store
+    size = find_model(config.classifier.model, store).manifest.input.size
     tally = Tally(task["warmup"], task["frames"], stop, source)
     instrument(pipeline, tally, size).run()
     return tally.found(task["clip"])
@@ -232,7 +234,7 @@ class Tally:
             "stages_ms": {
                 stage: found for stage, samples in stages.items() if (found := summary(samples))
             },
-            "memory": memory(),
+            "memory": memory.figures(),
         }
 
     def _start(self) -> None:

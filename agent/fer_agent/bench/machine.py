@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 from typing import Final
 
-from fer_agent import board
 from fer_agent.bench.record import Machine
 from fer_agent.bench.subjects import usable_cores
-from fer_agent.runtime import available
+from fer_agent.inference import available
+from fer_agent.system import board
 
 _ARM_CORES: Final = {
     0xD03: "Cortex-A53",

@@ -6,10 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fer_agent.bench.protocol import Protocol, StopFlag, measure, memory, summary
+from fer_agent.bench.protocol import Protocol, StopFlag, measure, summary
 from fer_agent.errors import InferenceError, ModelContractError
-from fer_agent.runtime import available
-from fer_agent.runtime.noise import make_input
+from fer_agent.inference import available
+from fer_agent.inference.noise import make_input
+from fer_agent.inference.setting import LoadRequest
+from fer_agent.system import memory
 
 
 def measure_network(task: dict[str, Any], stop: StopFlag) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def measure_network(task: dict[str, Any], stop: StopFlag) -> dict[str, Any]:
     started_ns = time.perf_counter_ns()
     session = available.open_session(
         task["runtime"],
-        available.Request(
+        LoadRequest(
             path=path,
             threads=task["threads"],
             precision="fp16" if task["precision"] == "fp16" else "fp32",
@@ -61,5 +63,5 @@ def measure_network(task: dict[str, Any], stop: StopFlag) -> dict[str, Any]:
         "first_ms": round((first_ns - began_ns) / 1e6, 3),
         "latency_ms": found,
         "fps": None if found is None else round(1000 / max(found["mean"], 1e-6), 2),
-        "memory": memory(),
+        "memory": memory.figures(),
     }

@@ -6,12 +6,10 @@ Only the standard library is loaded here, so that a measured process keeps nothi
 from __future__ import annotations
 
 import math
-import resource
 import signal
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -100,29 +98,3 @@ def summary(durations_ns: Sequence[int]) -> dict[str, Any] | None:
         "p99": round(rank(0.99), 4),
         "max": round(ordered[-1] / 1e6, 4),
     }
-
-
-def memory() -> dict[str, int | None]:
-    """Return this process's memory in bytes; None where the kernel does not tell.
-
-    resident: all pages in memory, shared ones included. private_dirty: written by this process and
-    its alone. unique: private pages, written or not (the unique set size). peak_resident: the
-    most that was ever resident.
-    """
-    figures: dict[str, int] = {}
-    try:
-        lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]
-        figures = {name: int(rest.split()[0]) * 1024 for name, _, rest in _fields(lines)}
-    except (OSError, ValueError):
-        pass
-    clean, dirty = figures.get("Private_Clean"), figures.get("Private_Dirty")
-    return {
-        "resident": figures.get("Rss"),
-        "private_dirty": dirty,
-        "unique": None if clean is None or dirty is None else clean + dirty,
-        "peak_resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }
-
-
-def _fields(lines: list[str]) -> list[tuple[str, str, str]]:
-    return [line.partition(":") for line in lines]

@@ -172,7 +172,7 @@ class Sustained(Record):
 
 
 class BoardReading(Record):
-    """Temperatures, clocks and throttling at one moment; see `fer_agent.thermal.BoardState`."""
+    """Temperatures, clocks and throttling at one moment, as `fer_agent.system.board.BoardState`."""
 
     temperature_c: float | None = None
     sensors_c: dict[str, float] | None = None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fer_agent.bench.record import BenchReport, Comparison
-from fer_agent.schemas import write_documents
+from fer_agent.mqtt.schemas import write_documents
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _ROOT: Final = "urn:fer-agent:schema:bench:v1:"
@@ -30,7 +30,7 @@ def documents() -> dict[str, dict[str, Any]]:
 
 
 def write(folder: Path) -> None:
-    """Write all files into a folder; as `fer_agent.schemas.write_documents`."""
+    """Write all files into a folder; as `fer_agent.mqtt.schemas.write_documents`."""
     write_documents(documents(), folder)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from fer_agent import __version__, thermal
+from fer_agent import __version__
 from fer_agent.bench import machine, paper, subjects
 from fer_agent.bench.frames import SCENE
 from fer_agent.bench.protocol import Protocol
@@ -22,13 +22,14 @@ from fer_agent.bench.record import (
 )
 from fer_agent.bench.runner import Runner
 from fer_agent.errors import CameraError, DownloadError
+from fer_agent.system import board
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from fer_agent.bench.subjects import Candidate
-    from fer_agent.config import AgentConfig
+    from fer_agent.config.model import AgentConfig
 
 FACES: Final = (1, 2, 4, 8)
 FRAMES: Final = 300
@@ -107,13 +108,13 @@ class BenchSession:
         options = self._options
         started = datetime.now(timezone.utc)
         here = machine.describe()
-        before = thermal.read_state()
+        before = board.read_state()
         # A clip without faces should not be found out after minutes of something else.
         clips = self._pipelines() if options.clip is not None else ()
         networks = tuple(self._network(each, at) for at, each in enumerate(self._candidates, 1))
         pipelines = clips or self._pipelines()
         sustained = self._sustained() if options.sustained_minutes is not None else None
-        after = thermal.read_state()
+        after = board.read_state()
         macs = next((one.subject.macs for one in networks if one.subject.macs), None)
         return BenchReport(
             agent_version=__version__,
@@ -128,7 +129,7 @@ class BenchSession:
             machine=here,
             before=BoardReading.model_validate(before),
             after=BoardReading.model_validate(after),
-            throttled_during=thermal.was_throttled(before, after),
+            throttled_during=board.was_throttled(before, after),
             networks=tuple(one for one in networks if one.latency_ms or one.problem),
             pipelines=tuple(one for one in pipelines if one.frame_ms or one.problem),
             sustained=sustained,
@@ -148,7 +149,7 @@ class BenchSession:
                 "runtime": subject.runtime,
                 "threads": subject.threads,
                 "precision": subject.precision,
-                "store": str(subjects.store_of(self._config)),
+                "store": str(self._config.store),
                 "shape": candidate.shape or self._options.choice.shape,
                 "warmup": protocol.warmup,
                 "runs": protocol.runs,
@@ -191,7 +192,7 @@ class BenchSession:
         samples: list[SustainedSample] = []
 
         def keep(sample: dict[str, Any]) -> None:
-            state = thermal.read_state()
+            state = board.read_state()
             samples.append(
                 SustainedSample(
                     temperature_c=state.temperature_c,
@@ -231,7 +232,7 @@ def _settle_detector(config: AgentConfig) -> tuple[AgentConfig, str, str | None]
     if config.detector.backend == "haar":
         return config, "haar", None
     try:
-        file = subjects.detector_file(config)
+        file = subjects.detector_path(config)
     except DownloadError as error:
         detector = config.detector.model_copy(update={"backend": "haar", "download": False})
         note = f"{error}; `fer-agent run` fetches it where it may"

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fer_agent import model_store
 from fer_agent.bench.record import Subject
-from fer_agent.detector import yunet_file
 from fer_agent.errors import DownloadError, ModelFileError, UsageError
-from fer_agent.runtime import available
+from fer_agent.inference import available
+from fer_agent.models.manifest import read_manifest
+from fer_agent.models.store import StoredModel, file_sha256, find_model, model_names, shipped_folder
+from fer_agent.updates import detector_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from fer_agent.config import AgentConfig
-    from fer_agent.model_store import StoredModel
+    from fer_agent.config.model import AgentConfig
 
 DETECTOR_NAME: Final = "yunet"
 _FRAME_SIZE: Final = (640, 480)
@@ -107,7 +107,7 @@ def thread_counts(cores: int | None = None) -> tuple[int, ...]:
     return (*powers, cores)
 
 
-def detector_file(config: AgentConfig) -> Path:
+def detector_path(config: AgentConfig) -> Path:
     """Return YuNet's file without fetching it.
 
     Raises:
@@ -115,7 +115,7 @@ def detector_file(config: AgentConfig) -> Path:
         ModelFileError: the configuration names a file that is not there.
     """
     offline = config.detector.model_copy(update={"download": False})
-    return yunet_file.locate(offline, store_of(config))
+    return detector_file.locate(offline, config.store)
 
 
 def _files(config: AgentConfig, choice: Choice) -> Iterator[Candidate]:
@@ -123,11 +123,11 @@ def _files(config: AgentConfig, choice: Choice) -> Iterator[Candidate]:
         for name in choice.models:
             yield from _named(name, config, choice.shape)
         return
-    shipped = {path.parent.name for path in model_store.shipped_folder().glob("*/manifest.json")}
+    shipped = {path.parent.name for path in shipped_folder().glob("*/manifest.json")}
     for name in sorted(shipped | {config.classifier.model}):
-        yield from _of_model(model_store.find(name, store_of(config)))
+        yield from _of_model(find_model(name, config.store))
     try:
-        yield _detector(config, detector_file(config))
+        yield _detector(config, detector_path(config))
     except DownloadError:
         return  # nothing was fetched yet: the pipeline says that the Haar cascade stands in
 
@@ -135,20 +135,20 @@ def _files(config: AgentConfig, choice: Choice) -> Iterator[Candidate]:
 def _named(name: str, config: AgentConfig, shape: tuple[int, ...] | None) -> Iterator[Candidate]:
     path = Path(name)
     if path.is_dir() and (path / "manifest.json").is_file():
-        manifest = model_store.read_manifest(path / "manifest.json")
-        yield from _of_model(model_store.StoredModel(folder=path, manifest=manifest))
+        manifest = read_manifest(path / "manifest.json")
+        yield from _of_model(StoredModel(folder=path, manifest=manifest))
     elif path.is_file():
         yield Candidate(_subject(path, name=path.stem, role="other"), path, shape)
     elif name == DETECTOR_NAME:
-        yield _detector(config, detector_file(config))
-    elif name in model_store.names(store_of(config)):
-        yield from _of_model(model_store.find(name, store_of(config)))
+        yield _detector(config, detector_path(config))
+    elif name in model_names(config.store):
+        yield from _of_model(find_model(name, config.store))
     elif path.suffix == ".onnx" or len(path.parts) > 1:
         raise ModelFileError(
             f"no model file at {path}", remedy="check the path, or name a model of the store"
         )
     else:
-        there = ", ".join([*model_store.names(store_of(config)), DETECTOR_NAME])
+        there = ", ".join([*model_names(config.store), DETECTOR_NAME])
         raise UsageError(
             f"there is no model named {name!r}",
             remedy=f"use the path of an ONNX file, or one of: {there}",
@@ -188,17 +188,12 @@ def _subject(path: Path, *, name: str, role: str) -> Subject:
             "name": name,
             "role": role,
             "file": path.name,
-            "sha256": model_store.file_sha256(path),
+            "sha256": file_sha256(path),
             "bytes": path.stat().st_size,
             "runtime": "onnx",
             "threads": 1,
         }
     )
-
-
-def store_of(config: AgentConfig) -> Path:
-    """Return the model store that a configuration names."""
-    return config.models.path or model_store.default_store()
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

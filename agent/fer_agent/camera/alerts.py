@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from fer_agent.records import CameraState, CameraStatus
+from fer_agent.vision.records import CameraState, CameraStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable

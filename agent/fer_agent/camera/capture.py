@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from fer_agent.camera.backoff import Backoff
 from fer_agent.errors import CameraError
-from fer_agent.records import CameraState, CameraStatus, Frame, Gap
+from fer_agent.vision.records import CameraState, CameraStatus, Frame, Gap
 
 if TYPE_CHECKING:
     from collections.abc import Callable

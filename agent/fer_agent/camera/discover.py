@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from fer_agent.camera.v4l2_device import DeviceInfo, Mode, device_nodes, query
+from fer_agent.camera.backends.v4l2_device import DeviceInfo, Mode, device_nodes, query
 from fer_agent.errors import CameraError
 
 _DEVICES = Path("/dev")

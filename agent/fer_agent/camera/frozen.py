@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fer_agent.errors import CameraError
 
 if TYPE_CHECKING:
-    from fer_agent.records import Frame
+    from fer_agent.vision.records import Frame
 
 _SAMPLES = 64
 """Rows and columns looked at: 4,096 pixels, of which sensor noise always changes some."""

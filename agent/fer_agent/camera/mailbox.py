@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from typing import TypeAlias
 
-from fer_agent.records import CameraStatus, Frame, Gap
+from fer_agent.vision.records import CameraStatus, Frame, Gap
 
 Item: TypeAlias = Frame | Gap | CameraStatus
 

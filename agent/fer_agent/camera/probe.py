@@ -10,13 +10,13 @@ import numpy as np
 
 from fer_agent.camera.sources import backend_of, make_camera
 from fer_agent.errors import CameraError
-from fer_agent.records import CameraState, CameraStatus, Frame
+from fer_agent.vision.records import CameraState, CameraStatus, Frame
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fer_agent.config import CameraConfig
-    from fer_agent.ports import FaceDetector
+    from fer_agent.config.model import CameraConfig
+    from fer_agent.vision.ports import FaceDetector
 
 SMALLEST_DETECTED_PX = 12.0
 """Height in the detector's input below which faces are mostly missed: YuNet is trained for 10 to

@@ -12,8 +12,8 @@ from fer_agent.errors import CameraError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fer_agent.config import CameraConfig
-    from fer_agent.records import CameraStatus
+    from fer_agent.config.model import CameraConfig
+    from fer_agent.vision.records import CameraStatus
 
 _NUMBERED = re.compile(r"(picam|csi):(\d+)")
 _STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https")
@@ -48,22 +48,22 @@ def make_source(config: CameraConfig) -> FrameSource:
     source, width, height, fps = config.source, config.width, config.height, config.fps
     backend = backend_of(source)
     if backend == "v4l2":
-        from fer_agent.camera.v4l2 import V4l2Source
+        from fer_agent.camera.backends.v4l2 import V4l2Source
 
         return V4l2Source(source, width=width, height=height, fps=fps)
     if backend == "picam":
-        from fer_agent.camera.picam import PicamSource
+        from fer_agent.camera.backends.picam import PicamSource
 
         number = int(source.removeprefix("picam:"))
         return PicamSource(
             number, width=width, height=height, fps=fps, exposure_ms=config.exposure_ms
         )
     if backend == "csi":
-        from fer_agent.camera.csi import csi_source
+        from fer_agent.camera.backends.csi import csi_source
 
         return csi_source(int(source.removeprefix("csi:")), width=width, height=height, fps=fps)
     if backend == "stream":
-        from fer_agent.camera.stream import StreamSource
+        from fer_agent.camera.backends.stream import StreamSource
 
         return StreamSource(
             source,
@@ -71,7 +71,7 @@ def make_source(config: CameraConfig) -> FrameSource:
             password_file=config.password_file,
             transport=config.transport,
         )
-    from fer_agent.camera.replay import ReplaySource
+    from fer_agent.camera.backends.replay import ReplaySource
 
     return ReplaySource(Path(source), fps=fps, pace=config.pace, loop=config.loop)
 

@@ -19,7 +19,7 @@ from fer_agent.camera.capture import (
 from fer_agent.camera.frozen import FrozenPicture
 from fer_agent.camera.mailbox import Closed, Mailbox
 from fer_agent.errors import CameraError
-from fer_agent.records import CameraState, CameraStats, CameraStatus, Frame, Gap
+from fer_agent.vision.records import CameraState, CameraStats, CameraStatus, Frame, Gap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

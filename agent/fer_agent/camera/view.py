@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from fer_agent.records import EmotionEvent, Float32Array, Frame, Gap
+from fer_agent.vision.records import EmotionEvent, Float32Array, Frame, Gap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fer_agent.camera.threaded import ThreadedCamera
-    from fer_agent.config import CameraConfig
-    from fer_agent.ports import Publisher
+    from fer_agent.config.model import CameraConfig
+    from fer_agent.vision.ports import Publisher
 
 Size = tuple[int, int]
 """Width and height in pixels."""

@@ -122,15 +122,15 @@ def bench(
     """
     if context.invoked_subcommand is not None:
         return
-    from fer_agent import config_file
     from fer_agent.bench import compare as comparing
     from fer_agent.bench import subjects
     from fer_agent.bench.protocol import WARMUP, Protocol
     from fer_agent.bench.session import FACES, BenchSession, Options
+    from fer_agent.config import loading
 
     earlier = None if compare is None else comparing.read(compare)
     session = BenchSession(
-        config_file.load_incomplete(config),
+        loading.load_incomplete(config),
         Options(
             protocol=Protocol(warmup=min(WARMUP, runs) if warmup is None else warmup, runs=runs),
             frames=frames,

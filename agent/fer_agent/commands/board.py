@@ -57,11 +57,11 @@ def status(
     context: typer.Context, boards: BoardsArgument = None, *, as_json: JsonOption = False
 ) -> None:
     """Show how the installed service is; 1 when it does not run."""
-    from fer_agent import board_commands
+    from fer_agent.system import installed_service
 
     if boards or context.args:
         _relay(context)
-    found = board_commands.service_status()
+    found = installed_service.service_status()
     if as_json:
         print_json(found)
     else:
@@ -79,11 +79,11 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Last lines to show.")] = 50,
 ) -> None:
     """Show the installed service's log."""
-    from fer_agent import board_commands
+    from fer_agent.system import installed_service
 
     if boards or context.args:
         _relay(context)
-    board_commands.show_log(follow=follow, lines=lines)
+    installed_service.show_log(follow=follow, lines=lines)
 
 
 @app.command(context_settings=_RELAYED)
@@ -95,7 +95,7 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Check everything a running agent needs; each finding says what mends it."""
-    from fer_agent import doctor as checks
+    from fer_agent.doctor import run as checks
 
     if boards or context.args:
         _relay(context)
@@ -111,7 +111,7 @@ def doctor(
 
 def _relay(context: typer.Context) -> NoReturn:
     """Hand a command over to provisioning with everything that followed its name."""
-    from fer_agent import board_commands
+    from fer_agent.system import installed_service
 
     name = context.info_name or ""
-    board_commands.relay(name, sys.argv[sys.argv.index(name) + 1 :])
+    installed_service.relay(name, sys.argv[sys.argv.index(name) + 1 :])

@@ -60,13 +60,14 @@ def camera_test(
     as_json: JsonOption = False,
 ) -> None:
     """Try a camera: real frame rate, brightness, sharpness, and which faces would be found."""
-    from fer_agent import compose, config_file
+    from fer_agent.app import compose
     from fer_agent.camera import probe
+    from fer_agent.config import loading
 
-    settings = config_file.load_incomplete(config)
+    settings = loading.load_incomplete(config)
     name = source if source in settings.camera else "main"
     if source is not None and name == "main":
-        settings = config_file.load_incomplete(config, overrides=overrides(source=source))
+        settings = loading.load_incomplete(config, overrides=overrides(source=source))
     elif source is None:
         name = next(iter(settings.camera))
     with progress_bar("Downloading the face detector") as progress:

@@ -42,13 +42,13 @@ def config_init(
     force: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a configuration file with every key, its default and what it means."""
-    from fer_agent import config_file
+    from fer_agent.config import loading
 
-    text = config_file.template(overrides(context=context, source=source, broker=broker))
+    text = loading.template(overrides(context=context, source=source, broker=broker))
     if path == Path("-"):
         typer.echo(text, nl=False)
         return
-    target = path or config_file.default_places(os.environ)[0]
+    target = path or loading.default_places(os.environ)[0]
     if target.exists() and not force:
         raise UsageError(f"{target} is already there", remedy="add --force to replace it")
     try:
@@ -64,10 +64,10 @@ def config_init(
 @app.command("validate")
 def config_validate(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Check the configuration; ends with 78 when it is wrong."""
-    from fer_agent import config_file
+    from fer_agent.config import loading
 
     try:
-        settings = config_file.load(config)
+        settings = loading.load(config)
     except AgentError as error:
         if as_json:
             print_json({"valid": False, "error": str(error), "remedy": error.remedy})
@@ -82,21 +82,21 @@ def config_validate(*, config: ConfigOption = None, as_json: JsonOption = False)
 @app.command("show")
 def config_show(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show the effective configuration and where each value came from."""
-    from fer_agent import config_file
-    from fer_agent.config_problems import without_credentials
+    from fer_agent.config import loading
+    from fer_agent.config.problems import without_credentials
 
-    settings, origins = config_file.read(config)
+    settings, origins = loading.read(config)
     if as_json:
         # One value a line, so that no credentials are looked for across two of them.
         text = without_credentials(settings.model_dump_json(indent=1))
         print_json({"config": json.loads(text)})
     else:
-        typer.echo(config_file.render(settings, origins), nl=False)
+        typer.echo(loading.render(settings, origins), nl=False)
 
 
 @app.command("schema")
 def config_schema() -> None:
     """Print the JSON Schema of the configuration."""
-    from fer_agent import config_file
+    from fer_agent.config import loading
 
-    typer.echo(json.dumps(config_file.schema(), indent=2))
+    typer.echo(json.dumps(loading.schema(), indent=2))

@@ -22,7 +22,7 @@ from fer_agent.commands.terminal import live_view, progress_bar, stopping
 from fer_agent.errors import CameraError, ConfigError
 
 if TYPE_CHECKING:
-    from fer_agent.config import AgentConfig
+    from fer_agent.config.model import AgentConfig
 
 app = typer.Typer()
 
@@ -55,7 +55,8 @@ def run(
     ] = None,
 ) -> None:
     """Run the agent: the service's main process."""
-    from fer_agent import compose, memory
+    from fer_agent.app import compose
+    from fer_agent.system import memory
 
     publish = broker != "none"
     settings = _load_config(
@@ -69,7 +70,7 @@ def run(
                     publish=publish, max_frames=max_frames, record=record, progress=progress
                 ),
             )
-        memory.settle()
+        memory.trim_heap()
         with stopping(agent.stop):
             agent.run()
     except CameraError as error:
@@ -91,7 +92,7 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Show the main job here: a scene, the agent, a broker, and what arrives."""
-    from fer_agent.demo import Demo, DemoOptions
+    from fer_agent.demo.run import Demo, DemoOptions
 
     show = Demo(DemoOptions(seconds=seconds, source=source))
     try:
@@ -116,11 +117,11 @@ def watch(
     as_json: JsonOption = False,
 ) -> None:
     """Watch every device's events and health live, until Ctrl-C."""
-    from fer_agent import config_file
-    from fer_agent.watch import Watcher
+    from fer_agent.config import loading
+    from fer_agent.watch.listener import Watcher
 
     options = mqtt_overrides(broker, username, password_file, ca_file)
-    mqtt = config_file.load_incomplete(config, overrides=options).mqtt
+    mqtt = loading.load_incomplete(config, overrides=options).mqtt
     watcher = Watcher(mqtt)
     watcher.connect()
     try:
@@ -132,9 +133,9 @@ def watch(
 
 
 def _load_config(path: Path | None, *, source: str | None, **options: str | None) -> AgentConfig:
-    from fer_agent import config_file
+    from fer_agent.config import loading
 
-    settings = config_file.load(path, overrides=overrides(source=source, **options))
+    settings = loading.load(path, overrides=overrides(source=source, **options))
     if source is None:
         return settings
     return settings.model_copy(update={"camera": {"main": settings.camera["main"]}})

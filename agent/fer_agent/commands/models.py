@@ -12,7 +12,7 @@ from fer_agent.commands.options import ConfigOption, JsonOption
 from fer_agent.commands.terminal import print_json, progress_bar
 
 if TYPE_CHECKING:
-    from fer_agent.update.report import ModelReport, SyncReport
+    from fer_agent.updates.report import ModelReport, SyncReport
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +29,11 @@ _COLUMNS = ("name", "kind", "current", "in the store", "shipped", "available", "
 @app.command(name="list")
 def list_models(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show the models here: which version runs, which others are there or were refused."""
-    from fer_agent import config_file, model_store
-    from fer_agent.update import inventory
+    from fer_agent.config import loading
+    from fer_agent.updates import inventory
 
-    settings = config_file.load_incomplete(config)
-    store = settings.models.path or model_store.default_store()
+    settings = loading.load_incomplete(config)
+    store = settings.store
     rows = [row.as_json() for row in inventory.rows(store)]
     if as_json:
         print_json({"store": str(store), "models": rows})
@@ -53,11 +53,11 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check every file of the models here against its manifest; 1 when one is damaged."""
-    from fer_agent import config_file, model_store
-    from fer_agent.update import inventory
+    from fer_agent.config import loading
+    from fer_agent.updates import inventory
 
-    settings = config_file.load_incomplete(config)
-    store = settings.models.path or model_store.default_store()
+    settings = loading.load_incomplete(config)
+    store = settings.store
     checked = inventory.verify(store, names or ())
     damaged = [each for each in checked if each.problem]
     if as_json:
@@ -102,12 +102,12 @@ def sync(
     as_json: JsonOption = False,
 ) -> None:
     """Fetch new versions from the signed repository, verify them, and switch to them."""
-    from fer_agent import config_file, model_store
-    from fer_agent.model_choice import renewal
-    from fer_agent.update import sync as room
+    from fer_agent.config import loading
+    from fer_agent.measure import renewal
+    from fer_agent.updates import sync as room
 
-    settings = config_file.load_incomplete(config)
-    store = settings.models.path or model_store.default_store()
+    settings = loading.load_incomplete(config)
+    store = settings.store
     if scheduled:
         renewal.on_schedule(settings, store)
         if not room.is_due(settings, store):

@@ -10,7 +10,7 @@ from fer_agent.commands.options import ConfigOption, JsonOption
 from fer_agent.commands.terminal import print_json
 
 if TYPE_CHECKING:
-    from fer_agent.activation.journal import Build
+    from fer_agent.updates.activation.journal import Build
 
 app = typer.Typer()
 
@@ -32,10 +32,10 @@ def activate(
     as_json: JsonOption = False,
 ) -> None:
     """Try a version that is in the store and switch to it, also one that was refused before."""
-    from fer_agent import config_file
-    from fer_agent.activation.change import configured
+    from fer_agent.config import loading
+    from fer_agent.updates.activation.change import configured
 
-    settings = config_file.load_incomplete(config)
+    settings = loading.load_incomplete(config)
     build = configured(settings).activate_installed(name, version)
     _tell(name, build, as_json=as_json)
 
@@ -45,11 +45,11 @@ def rollback(
     name: NameArgument, *, config: ConfigOption = None, as_json: JsonOption = False
 ) -> None:
     """Go back to the version before; the one left behind is not taken again by itself."""
-    from fer_agent import config_file, model_store
-    from fer_agent.activation.probation import roll_back
+    from fer_agent.config import loading
+    from fer_agent.updates.activation.probation import roll_back
 
-    settings = config_file.load_incomplete(config)
-    store = settings.models.path or model_store.default_store()
+    settings = loading.load_incomplete(config)
+    store = settings.store
     build = roll_back(store, name, "rolled back by hand")
     _tell(name, build, as_json=as_json)
 

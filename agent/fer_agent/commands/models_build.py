@@ -10,8 +10,8 @@ from fer_agent.commands.options import ConfigOption, JsonOption
 from fer_agent.commands.terminal import print_json
 
 if TYPE_CHECKING:
-    from fer_agent.model_choice.record import Choice, Measurement
-    from fer_agent.model_choice.setting import Setting
+    from fer_agent.inference.setting import Setting
+    from fer_agent.measure.record import Choice, Measurement
 
 app = typer.Typer()
 
@@ -42,14 +42,15 @@ def build(
     """Measure which precision, runtime and thread count is fastest here; `run` then uses it."""
     from dataclasses import replace
 
-    from fer_agent import config_file, model_store
-    from fer_agent.model_choice import renewal
-    from fer_agent.model_choice.build import Build
-    from fer_agent.runtime.available import available
+    from fer_agent.config import loading
+    from fer_agent.inference.available import available
+    from fer_agent.measure import renewal
+    from fer_agent.measure.build import Build
+    from fer_agent.models.store import find_model
 
-    settings = config_file.load_incomplete(config)
-    store = settings.models.path or model_store.default_store()
-    stored = model_store.find(model or settings.classifier.model, store)
+    settings = loading.load_incomplete(config)
+    store = settings.store
+    stored = find_model(model or settings.classifier.model, store)
     work = replace(
         renewal.BUILD if if_changed else Build(limit=limit),
         runs=runs,

@@ -40,11 +40,11 @@ def mqtt_test(
     as_json: JsonOption = False,
 ) -> None:
     """Send a message to the broker and back; ends with 1 when this user may not."""
-    from fer_agent import config_file
+    from fer_agent.config import loading
     from fer_agent.mqtt import check
 
     options = mqtt_overrides(broker, username, password_file, ca_file)
-    settings = config_file.load_incomplete(config, overrides=options)
+    settings = loading.load_incomplete(config, overrides=options)
     report = check.check(settings.mqtt, settings.device.id)
     typer.echo(json.dumps(report.to_json()) if as_json else "\n".join(report.lines()))
     if not report.authorised:

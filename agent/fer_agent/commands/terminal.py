@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fer_agent.watch import LinkNews, Received
+    from fer_agent.watch.listener import LinkNews, Received
 
 
 def print_json(content: dict[str, Any]) -> None:
@@ -29,8 +29,8 @@ def live_view(
 
     With `events_only` JSON leaves out all but events.
     """
-    from fer_agent.live_table import LiveTable
-    from fer_agent.watch import Received
+    from fer_agent.watch.listener import Received
+    from fer_agent.watch.table import LiveTable
 
     table = LiveTable(title)
 
@@ -47,7 +47,7 @@ def live_view(
     elif not sys.stdout.isatty():
         yield print_line
     else:
-        from fer_agent.live_screen import live_screen
+        from fer_agent.watch.screen import live_screen
 
         def draw(arrived: Received | LinkNews) -> None:
             table.take(arrived)

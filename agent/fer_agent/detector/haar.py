@@ -14,11 +14,11 @@ import cv2.data
 import numpy as np
 
 from fer_agent.errors import ModelFileError
-from fer_agent.records import Faces
+from fer_agent.vision.records import Faces
 
 if TYPE_CHECKING:
-    from fer_agent.config import DetectorConfig
-    from fer_agent.records import Float32Array, Frame
+    from fer_agent.config.model import DetectorConfig
+    from fer_agent.vision.records import Float32Array, Frame
 
 _CASCADE = "haarcascade_frontalface_alt2.xml"
 """Of OpenCV's three frontal cascades the one that finds most faces at few false alarms."""

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 if TYPE_CHECKING:
-    from fer_agent.records import Float32Array, Frame
+    from fer_agent.vision.records import Float32Array, Frame
 
 _MULTIPLE = 32
 """Width and height a network of strides 8, 16 and 32 wants."""

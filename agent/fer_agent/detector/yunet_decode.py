@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 if TYPE_CHECKING:
-    from fer_agent.records import Float32Array
+    from fer_agent.vision.records import Float32Array
 
 STRIDES = (8, 16, 32)
 """Input pixels a cell of each of the three output levels stands for."""

@@ -7,9 +7,9 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from fer_agent.messages import root
 from fer_agent.mqtt.dialer import Dialer
 from fer_agent.mqtt.link import Message, Waker
+from fer_agent.mqtt.messages import root
 from fer_agent.mqtt.settings import BrokerSettings
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from paho.mqtt.reasoncodes import ReasonCode
 
-    from fer_agent.config import MqttConfig
+    from fer_agent.config.model import MqttConfig
     from fer_agent.mqtt.link import Link
 
 SCHEMA_VERSION: Final = 1

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from fer_agent.clock import ClockReading
 from fer_agent.errors import AgentError, BrokerError, CredentialsError
-from fer_agent.messages import CHANNELS, Kind, Topic, event_message
 from fer_agent.mqtt.dialer import Backoff
 from fer_agent.mqtt.link import Message, TakenOverError
 from fer_agent.mqtt.mailroom import Ticket
+from fer_agent.mqtt.messages import CHANNELS, Kind, Topic, event_message
+from fer_agent.system.clock import ClockReading
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fer_agent.mqtt.outbox import Entry, Outbox
+from fer_agent.mqtt.payloads import OutboxHealth
 from fer_agent.mqtt.retained import Board, Slot
-from fer_agent.payloads import OutboxHealth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fer_agent.messages import Topic
+    from fer_agent.mqtt.messages import Topic
 
 logger = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fer_agent.records import EmotionEvent, EventKind
+from fer_agent.vision.records import EmotionEvent, EventKind
 
 if TYPE_CHECKING:
-    from fer_agent.messages import Origin
-    from fer_agent.payloads import EventMessage
+    from fer_agent.mqtt.messages import Origin
+    from fer_agent.mqtt.payloads import EventMessage
 
 
 @dataclass(slots=True, eq=False)

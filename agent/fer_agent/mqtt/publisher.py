@@ -14,7 +14,11 @@ import time
 from typing import TYPE_CHECKING, Literal
 
 from fer_agent.errors import AgentError
-from fer_agent.messages import (
+from fer_agent.mqtt.courier import Courier, Timing
+from fer_agent.mqtt.dialer import Dialer
+from fer_agent.mqtt.link import Waker, Will
+from fer_agent.mqtt.mailroom import Counters, Mailroom
+from fer_agent.mqtt.messages import (
     Kind,
     Origin,
     Topic,
@@ -22,25 +26,21 @@ from fer_agent.messages import (
     parse_topic,
     state_payload,
 )
-from fer_agent.mqtt.courier import Courier, Timing
-from fer_agent.mqtt.dialer import Dialer
-from fer_agent.mqtt.link import Waker, Will
-from fer_agent.mqtt.mailroom import Counters, Mailroom
 from fer_agent.mqtt.outbox import Entry
+from fer_agent.mqtt.payloads import AlertPayload, CameraStatusPayload, ModelRef, StatusPayload
 from fer_agent.mqtt.retained import Slot
 from fer_agent.mqtt.settings import BrokerSettings
-from fer_agent.payloads import AlertPayload, CameraStatusPayload, ModelRef, StatusPayload
-from fer_agent.records import CameraState, EmotionEvent, EventKind
+from fer_agent.vision.records import CameraState, EmotionEvent, EventKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fer_agent.clock import ClockReading
-    from fer_agent.config import MqttConfig
-    from fer_agent.messages import Identity
+    from fer_agent.config.model import MqttConfig
     from fer_agent.mqtt.link import Message
-    from fer_agent.payloads import HealthPayload, InfoPayload
-    from fer_agent.records import CameraStatus
+    from fer_agent.mqtt.messages import Identity
+    from fer_agent.mqtt.payloads import HealthPayload, InfoPayload
+    from fer_agent.system.clock import ClockReading
+    from fer_agent.vision.records import CameraStatus
 
 __all__ = ["CameraPublisher", "Counters", "MqttPublisher", "Timing"]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fer_agent.clock import ClockReading
-    from fer_agent.messages import Topic
+    from fer_agent.mqtt.messages import Topic
+    from fer_agent.system.clock import ClockReading
 
 
 @dataclass(slots=True, eq=False)

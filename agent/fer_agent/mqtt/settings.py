@@ -6,11 +6,11 @@ import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from fer_agent.config import BrokerAddress, parse_broker, read_secret
+from fer_agent.config.model import BrokerAddress, parse_broker, read_secret
 from fer_agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fer_agent.config import MqttConfig
+    from fer_agent.config.model import MqttConfig
 
 
 @dataclass(frozen=True, slots=True)

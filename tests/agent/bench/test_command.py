@@ -12,9 +12,10 @@ import jsonschema
 import numpy as np
 import pytest
 
-from fer_agent import model_store, thermal
 from fer_agent.bench import schema
-from fer_agent.runtime import available
+from fer_agent.inference import available
+from fer_agent.models.store import find_model
+from fer_agent.system import board
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,7 +116,7 @@ def test_everything_is_measured_and_the_result_fits_its_schema(
         assert pipeline["frame_ms"]["p50"] >= stages["detect"]["p50"] > stages["track"]["p50"]
     assert report["sustained"]["samples"]
     assert report["machine"]["load_before"] is not None
-    if thermal.read_state().temperature_c is None:
+    if board.read_state().temperature_c is None:
         assert report["before"]["temperature_c"] is None
     assert {row["board"] for row in report["paper"]} == {"Raspberry Pi 4", "Jetson Nano"}
     assert page.read_text(encoding="utf-8").count("![") == len(list(tmp_path.glob("page-*.svg")))
@@ -224,7 +225,7 @@ def test_an_interrupted_bench_shows_what_it_has(
 
 
 def test_a_measurement_ends_with_whoever_waits_for_it(tmp_path: Path) -> None:
-    model = model_store.find(ONE_MODEL[1]).verified_file()
+    model = find_model(ONE_MODEL[1]).verified_file()
     task = {"kind": "network", "path": str(model), "runtime": "onnx", "threads": 1}
     task |= {"precision": "fp32", "shape": None, "store": str(tmp_path)}
     task |= {"warmup": 0, "runs": 1_000_000_000}

@@ -13,7 +13,8 @@ from fer_agent.bench import protocol
 from fer_agent.bench.protocol import Protocol, StopFlag, measure, summary
 from fer_agent.bench.subjects import parse_shape, thread_counts
 from fer_agent.errors import ModelContractError, UsageError
-from fer_agent.runtime.noise import make_input
+from fer_agent.inference.noise import make_input
+from fer_agent.system import memory
 
 
 def test_the_paper_s_protocol_is_the_default() -> None:
@@ -68,16 +69,16 @@ def test_percentiles_are_durations_that_occurred() -> None:
 
 
 def test_memory_is_the_process_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = protocol.memory()
+    before = memory.figures()
     assert before["resident"] is not None
     assert before["private_dirty"] is not None
     assert before["resident"] > before["private_dirty"] > 0
     block = np.ones(8_000_000)  # 64 MB
-    after = protocol.memory()
+    after = memory.figures()
     assert after["private_dirty"] is not None
     assert after["private_dirty"] - before["private_dirty"] > 0.9 * block.nbytes
-    monkeypatch.setattr(protocol, "Path", lambda _name: Path("/nowhere"))
-    hidden = protocol.memory()
+    monkeypatch.setattr(memory, "Path", lambda _name: Path("/nowhere"))
+    hidden = memory.figures()
     assert hidden["private_dirty"] is hidden["unique"] is hidden["resident"] is None
 
 

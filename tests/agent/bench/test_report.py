@@ -11,7 +11,7 @@ import pytest
 from fer_agent.bench import compare, machine, markdown, paper, plots, schema, table
 from fer_agent.bench.record import BenchReport, BoardReading, Sustained, SustainedSample
 from fer_agent.errors import UsageError
-from fer_agent.thermal import BoardState
+from fer_agent.system.board import BoardState
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from fer_agent.errors import CameraError
-from fer_agent.records import CameraStatus, Frame, Gap
+from fer_agent.vision.records import CameraStatus, Frame, Gap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from fer_agent.camera.alerts import with_alert
-from fer_agent.records import CameraState, CameraStatus
+from fer_agent.vision.records import CameraState, CameraStatus
 
 
 class Board:

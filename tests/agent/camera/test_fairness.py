@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_agent import compose
-from fer_agent.camera.clips import play
-from fer_agent.config import AgentConfig
+from fer_agent.app import compose
+from fer_agent.camera.backends.clips import play
+from fer_agent.config.model import AgentConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,7 +6,7 @@ import pytest
 from scripted_source import picture
 
 from fer_agent.camera.mailbox import Closed, Mailbox
-from fer_agent.records import CameraState, CameraStatus, Frame, Gap
+from fer_agent.vision.records import CameraState, CameraStatus, Frame, Gap
 
 
 def test_only_the_newest_frame_is_kept_and_the_others_counted() -> None:

@@ -13,9 +13,9 @@ from scripted_source import ScriptedSource, picture
 from fer_agent.camera import probe as module
 from fer_agent.camera.probe import CameraReport, probe, save_picture
 from fer_agent.camera.threaded import ThreadedCamera
-from fer_agent.config import CameraConfig
+from fer_agent.config.model import CameraConfig
 from fer_agent.errors import CameraError
-from fer_agent.records import Faces, Frame
+from fer_agent.vision.records import Faces, Frame
 
 if TYPE_CHECKING:
     from pathlib import Path

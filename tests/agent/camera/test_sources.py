@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from fer_agent.camera.csi import GstSource
-from fer_agent.camera.picam import PicamSource
-from fer_agent.camera.replay import ReplaySource
+from fer_agent.camera.backends.csi import GstSource
+from fer_agent.camera.backends.picam import PicamSource
+from fer_agent.camera.backends.replay import ReplaySource
+from fer_agent.camera.backends.stream import StreamSource
+from fer_agent.camera.backends.v4l2 import V4l2Source
 from fer_agent.camera.sources import backend_of, make_camera, make_source
-from fer_agent.camera.stream import StreamSource
-from fer_agent.camera.v4l2 import V4l2Source
-from fer_agent.config import CameraConfig
+from fer_agent.config.model import CameraConfig
 from fer_agent.errors import CameraError
-from fer_agent.records import Frame
+from fer_agent.vision.records import Frame
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from scripted_source import ScriptedSource, Statuses, Step, open_fails, picture,
 from fer_agent.camera import backoff, capture, threaded
 from fer_agent.camera.threaded import ThreadedCamera
 from fer_agent.errors import CameraError
-from fer_agent.records import Frame, Gap
+from fer_agent.vision.records import Frame, Gap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

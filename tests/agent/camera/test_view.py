@@ -9,11 +9,11 @@ from scripted_source import ScriptedSource, Statuses
 
 from fer_agent.camera.threaded import ThreadedCamera
 from fer_agent.camera.view import OriginalCoordinates, View, ViewedCamera
-from fer_agent.config import CameraConfig
-from fer_agent.records import EmotionEvent, EventKind, Frame, Gap
+from fer_agent.config.model import CameraConfig
+from fer_agent.vision.records import EmotionEvent, EventKind, Frame, Gap
 
 if TYPE_CHECKING:
-    from fer_agent.records import Bgr, Float32Array
+    from fer_agent.vision.records import Bgr, Float32Array
 
 WIDTH, HEIGHT = 80, 60
 BOX = (30, 20, 41, 27)

@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_agent.records import Frame
-from fer_agent.runtime.onnx import OnnxSession
+from fer_agent.inference.onnx import OnnxSession
+from fer_agent.vision.records import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from fer_agent.records import Bgr
+    from fer_agent.vision.records import Bgr
 
 
 @pytest.fixture

@@ -6,18 +6,18 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_agent.config import DetectorConfig
+from fer_agent.config.model import DetectorConfig
 from fer_agent.detector.haar import HaarDetector
 from fer_agent.detector.yunet import YuNetDetector
 from fer_agent.errors import ModelFileError
-from fer_agent.records import Frame
+from fer_agent.vision.records import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from fer_agent.records import Bgr, Faces
-    from fer_agent.runtime.onnx import OnnxSession
+    from fer_agent.inference.onnx import OnnxSession
+    from fer_agent.vision.records import Bgr, Faces
 
     AsFrame = Callable[[Bgr], Frame]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fer_agent.detector.letterbox import Letterbox
-from fer_agent.records import Frame
+from fer_agent.vision.records import Frame
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_agent.config import DetectorConfig
+from fer_agent.config.model import DetectorConfig
 from fer_agent.detector.yunet import YuNetDetector
 from fer_agent.errors import InferenceError, ModelContractError
-from fer_agent.records import Frame
+from fer_agent.vision.records import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from fer_agent.records import Bgr, Float32Array
-    from fer_agent.runtime.onnx import OnnxSession
+    from fer_agent.inference.onnx import OnnxSession
+    from fer_agent.vision.records import Bgr, Float32Array
 
     AsFrame = Callable[[Bgr], Frame]
 

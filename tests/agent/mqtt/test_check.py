@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fer_agent.config import MqttConfig
-from fer_agent.embedded_broker import EmbeddedBroker
+from fer_agent.config.model import MqttConfig
 from fer_agent.errors import BrokerError, CredentialsError
 from fer_agent.mqtt.check import check
+from fer_agent.mqtt.embedded_broker import EmbeddedBroker
 
 if TYPE_CHECKING:
     from collections.abc import Callable

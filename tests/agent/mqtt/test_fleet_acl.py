@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fer_agent.config import MqttConfig
+from fer_agent.config.model import MqttConfig
 from fer_agent.mqtt.check import check
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fer_agent.messages import Identity, Origin
+from fer_agent.mqtt.messages import Identity, Origin
 from fer_agent.mqtt.outbox import Entry, Outbox
-from fer_agent.payloads import ModelRef
-from fer_agent.records import EmotionEvent, EventKind
+from fer_agent.mqtt.payloads import ModelRef
+from fer_agent.vision.records import EmotionEvent, EventKind
 
 ORIGIN = Origin(Identity("fer-1", ""), "front", ModelRef(name="net", sha256="0" * 64))
 KINDS = {"s": EventKind.STARTED, "u": EventKind.UPDATED, "e": EventKind.ENDED}

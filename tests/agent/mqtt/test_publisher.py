@@ -22,16 +22,16 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from fer_agent import schemas
-from fer_agent.config import MqttConfig
-from fer_agent.embedded_broker import EmbeddedBroker
+from fer_agent.config.model import MqttConfig
 from fer_agent.errors import ConfigError
-from fer_agent.messages import Identity, parse_topic, uuid7
+from fer_agent.mqtt import schemas
 from fer_agent.mqtt.dialer import Backoff
+from fer_agent.mqtt.embedded_broker import EmbeddedBroker
+from fer_agent.mqtt.messages import Identity, parse_topic, uuid7
+from fer_agent.mqtt.payloads import HealthPayload, InfoPayload, ModelInfo, Models
 from fer_agent.mqtt.publisher import MqttPublisher, Timing
 from fer_agent.mqtt.settings import BrokerSettings
-from fer_agent.payloads import HealthPayload, InfoPayload, ModelInfo, Models
-from fer_agent.records import CameraState, CameraStatus, EmotionEvent, EventKind
+from fer_agent.vision.records import CameraState, CameraStatus, EmotionEvent, EventKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -188,9 +188,9 @@ def test_a_life_from_birth_to_clean_stop(
 
 AGENT = """
     import sys, time
-    from fer_agent.config import MqttConfig
-    from fer_agent.messages import Identity
-    from fer_agent.payloads import InfoPayload, ModelInfo, Models
+    from fer_agent.config.model import MqttConfig
+    from fer_agent.mqtt.messages import Identity
+    from fer_agent.mqtt.payloads import InfoPayload, ModelInfo, Models
     from fer_agent.mqtt.publisher import MqttPublisher
 
     broker, session = sys.argv[1:]

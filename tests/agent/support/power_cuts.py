@@ -8,9 +8,9 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-from fer_agent import model_store
-from fer_agent.activation.probation import candidates, settle
-from fer_agent.activation.versions import verify
+from fer_agent.models.store import find_model
+from fer_agent.updates.activation.probation import candidates, settle
+from fer_agent.updates.activation.versions import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +66,6 @@ def look(store: Path, name: str) -> str:
     # What the link names has to be whole by itself, without falling back to another version.
     assert model.folder == (store / name).resolve(), (model.folder, (store / name).resolve())
     verify(model.folder, name)
-    found = model_store.find(name, store)
+    found = find_model(name, store)
     assert found.manifest == model.manifest
     return found.manifest.version

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fer_agent.activation.trial import Trial
-from fer_agent.activation.trial_child import Report
+from fer_agent.updates.activation.trial import Trial
+from fer_agent.updates.activation.trial_child import Report
 
 if TYPE_CHECKING:
     from pathlib import Path

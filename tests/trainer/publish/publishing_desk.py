@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuf.ngclient import Updater
 
-from fer_agent.update.catalog import Catalog, ListedTarget
+from fer_agent.updates.catalog import Catalog, ListedTarget
 from fer_trainer.cli import main
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from fer_agent import golden
-from fer_agent.model_store import file_sha256
-from fer_agent.runtime.onnx import OnnxSession
+from fer_agent.inference import golden
+from fer_agent.inference.onnx import OnnxSession
+from fer_agent.models.store import file_sha256
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fer_agent import durable
 from fer_agent.errors import ModelFileError, TemporaryError
+from fer_agent.system import durable
 from fer_trainer.errors import StorageError
 from fer_trainer.publish.errors import RepositoryError
 

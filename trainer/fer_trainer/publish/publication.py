@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from fer_agent.errors import ModelFileError
-from fer_agent.update.catalog import TARGETS_FOLDER
+from fer_agent.updates.catalog import TARGETS_FOLDER
 from fer_trainer.errors import StorageError
 from fer_trainer.publish import changes, repository, signing, watermark
 from fer_trainer.publish.errors import PublishedError, RepositoryError, ThresholdError

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Final
 from pydantic import ValidationError
 from tuf.api.metadata import TargetFile
 
-from fer_agent import golden
 from fer_agent.errors import ModelContractError, ModelFileError, UsageError
-from fer_agent.model_store import Manifest, file_sha256, read_any_manifest, verify_file
-from fer_agent.runtime.onnx import OnnxSession
-from fer_agent.update.catalog import MANIFEST_FILE, TargetCustom, by_number, customs_of
+from fer_agent.inference import golden
+from fer_agent.inference.onnx import OnnxSession
+from fer_agent.models.manifest import Manifest, read_any_manifest
+from fer_agent.models.store import file_sha256, verify_file
+from fer_agent.updates.catalog import MANIFEST_FILE, TargetCustom, by_number, customs_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fer_agent.model_store import DetectorManifest
+    from fer_agent.models.manifest import DetectorManifest
 
 FIRST_AGENT: Final = "0.1.0"
 """The first agent that reads version 1 of manifests and of targets' custom fields."""

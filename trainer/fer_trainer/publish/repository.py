@@ -10,7 +10,7 @@ from tuf.api.exceptions import RepositoryError as TufError
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
-from fer_agent.update.catalog import METADATA_FOLDER, TARGETS_FOLDER
+from fer_agent.updates.catalog import METADATA_FOLDER, TARGETS_FOLDER
 from fer_trainer.publish import laying
 from fer_trainer.publish.errors import RepositoryError
 from fer_trainer.publish.roles import DEFAULT_DAYS, EXPIRY_FIELD, ROLES, Expiry, RoleName

@@ -10,7 +10,7 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from fer_agent import durable
+from fer_agent.system import durable
 from fer_trainer.publish.errors import RepositoryError
 
 if TYPE_CHECKING:

@@ -1,0 +1,120 @@
+"""Network cameras: RTSP and HTTP (MJPEG and whatever else FFmpeg plays)."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import cv2
+import numpy as np
+
+from fer_agent.camera.backends.opencv import open_capture
+from fer_agent.camera.backends.replay import make_frame
+from fer_agent.camera.backends.stream_fault import diagnose
+from fer_agent.config.model import read_secret
+from fer_agent.errors import CameraError, ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fer_agent.vision.records import Frame
+
+OPEN_TIMEOUT_MS = 8000
+"""Time for connecting and for enough of the stream to know its format: an IP camera sends a
+picture that stands alone every few seconds only."""
+
+READ_TIMEOUT_MS = 2000
+"""A stream that is silent for longer is opened again: FFmpeg cannot go on reading it."""
+
+
+PLACEHOLDER = "{password}"
+"""Stands in an address for a password that the camera wants in its path or query."""
+
+
+class StreamSource:
+    """A network camera; a `FrameSource`.
+
+    Args:
+        url: rtsp://, http:// or https:// address without credentials; `{password}` in path or
+            query stands for the password.
+        username: user name, if the camera wants one before the host's name.
+        password_file: file with the password; read at each opening, so a new one is picked up.
+        transport: how RTSP's pictures travel.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        username: str = "",
+        password_file: Path | None = None,
+        transport: Literal["tcp", "udp"] = "tcp",
+    ) -> None:
+        self._url = url
+        self._username = username
+        self._password_file = password_file
+        self._transport = transport
+        self._capture = cv2.VideoCapture()
+
+    def open(self) -> None:
+        """Connect.
+
+        Raises:
+            CameraError: and says whether the host, the port, the path, the password or what is
+                sent is wrong; never with the password.
+        """
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS]
+        limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]
+        self._capture = open_capture(self._address(), cv2.CAP_FFMPEG, limits)
+        if not self._capture.isOpened():
+            has_credentials = bool(self._username) or PLACEHOLDER in self._url
+            raise diagnose(self._url, with_credentials=has_credentials)
+
+    def read(self) -> Frame:
+        """Wait for the next picture.
+
+        All have the size of the first one since `open`: OpenCV scales what follows to it, and
+        none of its properties tells of a change.
+
+        Raises:
+            CameraError: the stream ended or stopped.
+        """
+        started_s = time.monotonic()
+        try:
+            _, image = self._capture.read()
+        except cv2.error:
+            image = None
+        # After a timeout OpenCV hands out what its decoder still holds: old pictures, and nothing
+        # will follow them.
+        if image is None or time.monotonic() - started_s > 0.95e-3 * READ_TIMEOUT_MS:
+            raise CameraError(
+                f"the stream {self._url} stopped",
+                remedy="check the camera and the network; it is being opened again",
+            )
+        return make_frame(np.asarray(image, np.uint8), time.monotonic_ns(), 0)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._capture.release()
+
+    def _address(self) -> str:
+        """Return the address with credentials and transport, for FFmpeg's ears only."""
+        password = quote(self._password(), safe="")
+        parts = urlsplit(self._url)
+        netloc, query = parts.netloc, parts.query.replace(PLACEHOLDER, password)
+        if self._username:
+            separator = ":" if password else ""
+            netloc = f"{quote(self._username, safe='')}{separator}{password}@{netloc}"
+        if parts.scheme == "rtsp" and self._transport == "udp":
+            query = f"{query}&udp" if query else "udp"
+        path = parts.path.replace(PLACEHOLDER, password)
+        return urlunsplit((parts.scheme, netloc, path, query, parts.fragment))
+
+    def _password(self) -> str:
+        if self._password_file is None:
+            return ""
+        try:
+            return read_secret(self._password_file)
+        except ConfigError as error:
+            raise CameraError(str(error), remedy=error.remedy) from error

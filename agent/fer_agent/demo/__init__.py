@@ -1,0 +1,1 @@
+"""The demo: scene, agent, broker and subscriber in one process."""

@@ -1,0 +1,1 @@
+"""What `fer-agent doctor` checks."""

@@ -1,0 +1,171 @@
+"""Which runtimes this machine has, and a session on any of them by the runtime's name.
+
+A new runtime is one more entry of `RUNTIMES`; nothing else needs to know of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from fer_agent.errors import UnavailableError, UsageError
+from fer_agent.vision.ports import InferenceSession
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
+    from fer_agent.inference.setting import LoadRequest
+
+_IMPORT_TIMEOUT_S = 120.0
+"""A first import of CUDA's libraries from a slow card takes long."""
+
+
+class TypedSession(InferenceSession, Protocol):
+    """An `InferenceSession` that also says which numbers it takes."""
+
+    @property
+    def input_dtype(self) -> np.dtype[np.generic]:
+        """The input's element type."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """One way to run a network.
+
+    Attributes:
+        name: as on the command line and in results.
+        title: as its makers write it.
+        packages: what must be importable, the one that carries the version first.
+        native: whether the packages need libraries from outside their wheels, so that being
+            installed says nothing: they are imported once, in a process of their own.
+        threaded: whether a number of threads means anything to it.
+        remedy: how to get it.
+        open: makes a session.
+    """
+
+    name: str
+    title: str
+    packages: tuple[str, ...]
+    native: bool
+    threaded: bool
+    remedy: str
+    open: Callable[[LoadRequest], TypedSession]
+
+
+def _open_onnx(request: LoadRequest) -> TypedSession:
+    from fer_agent.inference.onnx import OnnxSession  # noqa: PLC0415  paid only by who runs it
+
+    return OnnxSession(request.path, threads=request.threads)
+
+
+def _open_tensorrt(request: LoadRequest) -> TypedSession:
+    from fer_agent.inference import engines  # noqa: PLC0415  likewise
+
+    return engines.open_engine(engines.any_network(request), request.store)
+
+
+RUNTIMES: Final[tuple[Runtime, ...]] = (
+    Runtime(
+        name="onnx",
+        title="ONNX Runtime",
+        packages=("onnxruntime",),
+        native=False,
+        threaded=True,
+        remedy="reinstall fer-agent with its dependencies",
+        open=_open_onnx,
+    ),
+    Runtime(
+        name="tensorrt",
+        title="TensorRT",
+        packages=("tensorrt", "pycuda.driver"),
+        native=True,
+        threaded=False,
+        remedy="install `fer-agent[jetson]` on a Jetson with JetPack 6 or newer, or "
+        "`fer-agent[tensorrt]` beside an NVIDIA GPU",
+        open=_open_tensorrt,
+    ),
+)
+"""Every runtime that the agent knows, the one that is always there first."""
+
+
+def available() -> tuple[str, ...]:
+    """Return the names of the runtimes whose packages import here; asked once in a process."""
+    return tuple(runtime.name for runtime in RUNTIMES if _is_there(runtime.name))
+
+
+def find(name: str) -> Runtime:
+    """Return a runtime that is there.
+
+    Raises:
+        UsageError: there is no runtime of that name anywhere.
+        UnavailableError: it is not on this machine; the message says which are.
+    """
+    known = {runtime.name: runtime for runtime in RUNTIMES}
+    if name not in known:
+        raise UsageError(
+            f"there is no runtime called {name!r}", remedy=f"use one of: {', '.join(known)}"
+        )
+    if not _is_there(name):
+        raise UnavailableError(
+            f"the runtime {name!r} is not on this machine, only: {', '.join(available())}",
+            remedy=known[name].remedy,
+        )
+    return known[name]
+
+
+def open_session(name: str, request: LoadRequest) -> TypedSession:
+    """Load an ONNX file on a runtime.
+
+    Args:
+        name: the runtime's name.
+        request: what is to be loaded.
+
+    Raises:
+        UsageError, UnavailableError: as in `find`.
+        ModelError: the file is missing, damaged, or has not exactly one input.
+        InferenceError: the runtime does not do what it was asked for.
+    """
+    return find(name).open(request)
+
+
+def version(name: str) -> str:
+    """Return the version of a runtime that is there, as its package says; empty if it does not."""
+    package = find(name).packages[0].partition(".")[0]
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    # Of another name, as onnxruntime-gpu is; looking through all that is installed takes longer.
+    distributions = importlib.metadata.packages_distributions().get(package)
+    return importlib.metadata.version(distributions[0]) if distributions else ""
+
+
+@functools.cache
+def _is_there(name: str) -> bool:
+    (runtime,) = (one for one in RUNTIMES if one.name == name)
+    tops = [package.partition(".")[0] for package in runtime.packages]
+    if any(importlib.util.find_spec(top) is None for top in tops):
+        return False
+    return not runtime.native or _imports(runtime.packages)
+
+
+def _imports(packages: tuple[str, ...]) -> bool:
+    """Tell whether packages import, without loading their libraries into this process."""
+    try:
+        done = subprocess.run(  # noqa: S603  our own interpreter
+            [sys.executable, "-c", f"import {', '.join(packages)}"],
+            capture_output=True,
+            check=False,
+            timeout=_IMPORT_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0

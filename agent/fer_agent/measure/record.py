@@ -1,0 +1,190 @@
+"""The choice of a board, on disk: what was measured, what was chosen, what it holds for."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fer_agent.errors import ModelContractError
+from fer_agent.inference.setting import Setting
+from fer_agent.measure.fingerprint import Fingerprint
+from fer_agent.system import durable
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+    from pathlib import Path
+
+_WORTH: Final = 0.9
+"""A setting with more threads is taken when it takes at most this share of the time: a thread
+more is a core less for the camera and the detector, and heat.
+"""
+
+
+class Measurement(BaseModel):
+    """One setting, tried."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    setting: Setting
+    latency_ms: float | None = None
+    """Median duration of one face in the calmest part of the trial; None when it failed."""
+    largest_difference: float | None = None
+    """Of any output on golden inputs, against the FP32 file's."""
+    label_disagreements: int | None = None
+    """Golden inputs that get another label."""
+    accuracy_lost: float | None = None
+    """Share of the validation split that FP32 gets right beyond this; None when not measured."""
+    problem: str = ""
+    """Why it is out of the question; empty when it is not."""
+
+
+class Choice(BaseModel):
+    """`<store>/.state/choices/<model>/<start of the hash of its files>.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    schema_version: Literal[1] = 1
+    model: str
+    version: str
+    created: str
+    """Date and time in UTC, RFC 3339."""
+    fingerprint: Fingerprint
+    limit: float = 0.01
+    """Largest loss of accuracy that speed might cost, in [0, 1]; measuring again keeps to it."""
+    setting: Setting
+    measured: tuple[Measurement, ...]
+
+    def on(self, runtime: str) -> Setting | None:
+        """Return what is best on one runtime, or of all for `auto`; None when nothing works."""
+        if runtime in ("auto", self.setting.runtime):
+            return self.setting
+        try:
+            return best(one for one in self.measured if one.setting.runtime == runtime)
+        except ModelContractError:
+            return None
+
+
+def best(measured: Iterable[Measurement]) -> Setting:
+    """Return the fastest setting without a problem, and with few threads where that costs little.
+
+    Raises:
+        ModelContractError: every setting has a problem; the message tells that of the first.
+    """
+    tried = list(measured)
+    timed = [
+        (one.latency_ms, one.setting)
+        for one in tried
+        if one.latency_ms is not None and not one.problem
+    ]
+    if not timed:
+        problem = tried[0].problem if tried else "no runtime"
+        raise ModelContractError(
+            f"the model runs in no way on this board: {problem}",
+            remedy="fetch the model again, or use another one",
+        )
+    timed.sort(key=lambda one: (one[1].threads, one[0]))
+    chosen_ms, chosen = timed[0]
+    for latency_ms, setting in timed:
+        if latency_ms <= _WORTH * chosen_ms:
+            chosen_ms, chosen = latency_ms, setting
+    return chosen
+
+
+class Lookout:
+    """Notices that a choice is written anew, or is gone; costs one look at the file's entry.
+
+    Args:
+        store, model, model_sha256: as for `path_of`.
+    """
+
+    def __init__(self, store: Path, model: str, model_sha256: str) -> None:
+        self._path = path_of(store, model, model_sha256)
+        self._seen = self._look()
+
+    def changed(self) -> bool:
+        """Tell whether it is another one than when last asked, or when this was made."""
+        before, self._seen = self._seen, self._look()
+        return self._seen != before
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            entry = self._path.stat()
+        except OSError:
+            return None
+        return entry.st_ino, entry.st_mtime_ns
+
+
+def lock_of(store: Path, model: str) -> Path:
+    """Return the lock of whoever measures a model."""
+    return _folder(store, model) / "build.lock"
+
+
+def path_of(store: Path, model: str, model_sha256: str) -> Path:
+    """Return where the choice for a model is kept.
+
+    Each content has its own, so that a new version is measured while the old one runs.
+
+    Args:
+        store: the model store.
+        model: its name.
+        model_sha256: hash over all of its files.
+    """
+    return _folder(store, model) / f"{model_sha256[:16]}.json"
+
+
+def read(store: Path, model: str, model_sha256: str) -> Choice | None:
+    """Return the recorded choice; None when there is none that can be read."""
+    return _read(path_of(store, model, model_sha256))
+
+
+def latest(store: Path, model: str) -> Choice | None:
+    """Return the newest choice for any content of a model; None when none was ever measured."""
+    found = [choice for path in _folder(store, model).glob("*.json") if (choice := _read(path))]
+    return max(found, key=lambda choice: choice.created, default=None)
+
+
+def write(store: Path, choice: Choice) -> Path:
+    """Record a choice; after a power cut the old one or the new one is there.
+
+    Returns:
+        The file.
+
+    Raises:
+        TemporaryError: the disk is full.
+        ConfigError: the store cannot be written.
+    """
+    path = path_of(store, choice.model, choice.fingerprint.model_sha256)
+    try:
+        durable.write(path, (choice.model_dump_json(indent=2) + "\n").encode())
+    except OSError as error:
+        raise durable.refused(error, store) from error
+    return path
+
+
+def prune(store: Path, model: str, hashes: Collection[str]) -> None:
+    """Remove the choices for contents of a model that are here no more.
+
+    Args:
+        store: the model store.
+        model: its name.
+        hashes: of the contents that are here.
+
+    Raises:
+        OSError: the store cannot be written.
+    """
+    stay = {path_of(store, model, each) for each in hashes}
+    for path in _folder(store, model).glob("*.json"):
+        if path not in stay:
+            path.unlink(missing_ok=True)
+
+
+def _folder(store: Path, model: str) -> Path:
+    return store / ".state" / "choices" / model
+
+
+def _read(path: Path) -> Choice | None:
+    with contextlib.suppress(OSError, ValidationError):
+        return Choice.model_validate_json(path.read_bytes())
+    return None

@@ -1,0 +1,22 @@
+"""The emotion words: the classes a model may have, and the words on the wire."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+
+Label = Literal["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise", "contempt"]
+"""A class of a model. A manifest's labels are a selection of these, in its own output order."""
+
+Word = Literal[Label, "uncertain"]
+"""What is published of a face."""
+
+DominantWord = Literal[Word, "nobody"]
+"""What is published of everybody in view."""
+
+EMOTIONS: Final[tuple[Label, ...]] = get_args(Label)
+
+UNCERTAIN: Final = "uncertain"
+"""Published when the classifier abstains; `unknown` and `None` mean other things to consumers."""
+
+NOBODY: Final = "nobody"
+"""Published when there is no face."""

@@ -1,0 +1,1 @@
+"""The board, the clock, files, logging and systemd."""

@@ -1,0 +1,221 @@
+"""The versions of one model in the store, and the link that says which of them runs.
+
+    <store>/<name>                                      link to one of the folders below
+    <store>/.versions/<name>/<version>-<8 of sha256>/   a whole, verified version
+
+A folder comes into `.versions` and leaves it by one rename, so that no half of one is ever there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from fer_agent.errors import ConfigError, ModelContractError, ModelError
+from fer_agent.models.manifest import DetectorManifest, Manifest, read_any_manifest
+from fer_agent.models.store import StoredModel, verify_file
+from fer_agent.system import durable
+from fer_agent.updates.activation.journal import Build
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+logger = logging.getLogger(__name__)
+
+VERSIONS_FOLDER: Final = ".versions"
+STAGING_FOLDER: Final = ".staging"
+
+_KEY = re.compile(r"(\d+)\.(\d+)\.(\d+)-[0-9a-f]{8}")
+_TRASH: Final = "trash-"
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How much of the past stays on the disk; what runs or may come back always stays.
+
+    Attributes:
+        versions: versions of one model, the running one included.
+        bytes: their size together.
+    """
+
+    versions: int = 3
+    bytes: int = 200_000_000
+
+
+class Versions:
+    """All versions of one model name.
+
+    Args:
+        store: the model store's folder.
+        name: the model's name.
+    """
+
+    def __init__(self, store: Path, name: str) -> None:
+        self.name = name
+        self._store = store
+        self._link = store / name
+        self._folder = store / VERSIONS_FOLDER / name
+
+    def folder(self, key: str) -> Path:
+        """Return the folder of one version, whether or not it is there."""
+        return self._folder / key
+
+    def installed(self) -> list[str]:
+        """Return the keys of the versions in the store, the newest version first."""
+        try:
+            found = [path.name for path in self._folder.iterdir() if _KEY.fullmatch(path.name)]
+        except OSError:
+            return []
+        return sorted(found, key=by_number, reverse=True)
+
+    def linked(self) -> str | None:
+        """Return the key that the link names; None without a link, or with one from elsewhere."""
+        try:
+            target = self._link.readlink()
+        except OSError:
+            return None
+        known = target.parent == Path(VERSIONS_FOLDER) / self.name and _KEY.fullmatch(target.name)
+        return target.name if known else None
+
+    def current(self) -> Build | None:
+        """Return the linked version; None without one, or when its manifest cannot be read."""
+        key = self.linked()
+        return None if key is None else build_of(self.folder(key))
+
+    def point(self, key: str | None) -> None:
+        """Switch to a version, or for None to the one shipped with the agent.
+
+        Raises:
+            OSError: the link cannot be made.
+            ConfigError: a folder made by hand stands where the link belongs.
+        """
+        self.refuse_folder_by_hand()
+        durable.point(self._link, None if key is None else f"{VERSIONS_FOLDER}/{self.name}/{key}")
+
+    def refuse_folder_by_hand(self) -> None:
+        """Leave alone what a person put where the link belongs.
+
+        Raises:
+            ConfigError: something else than a link stands there.
+        """
+        if self._link.exists() and not self._link.is_symlink():
+            raise ConfigError(
+                f"{self._link} was made by hand, and updates would replace it",
+                remedy="move it away to let updates in, or give your model a name of its own",
+            )
+
+    def adopt(self, staged: Path, build: Build) -> Path:
+        """Move a staged, verified folder in; it stays where it is when that version is here whole.
+
+        Raises:
+            OSError: the disk is full, or the store cannot be written.
+        """
+        folder = self.folder(build.key)
+        if folder.exists():
+            with contextlib.suppress(ModelError):
+                if verify(folder, self.name) == build:
+                    return folder
+            logger.warning("%s is damaged; it is replaced", folder)
+            self.discard(build.key)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        durable.sync_tree(staged)
+        staged.rename(folder)
+        durable.sync_folder(self._folder)
+        # The folders above may be new as well.
+        durable.sync_folder(self._folder.parent)
+        durable.sync_folder(self._store)
+        return folder
+
+    def discard(self, key: str) -> None:
+        """Remove a version: out of sight at one instant, then off the disk.
+
+        Raises:
+            OSError: the store cannot be written.
+        """
+        staging = self._store / STAGING_FOLDER
+        staging.mkdir(parents=True, exist_ok=True)
+        trash = Path(tempfile.mkdtemp(prefix=_TRASH, dir=staging))
+        self.folder(key).rename(trash / key)
+        durable.sync_folder(self._folder)
+        shutil.rmtree(trash, ignore_errors=True)
+
+    def prune(self, keep: Keep, needed: Collection[str]) -> list[str]:
+        """Remove old versions beyond what is kept; returns their keys.
+
+        Args:
+            keep: how much stays.
+            needed: keys that stay whatever that says.
+
+        Raises:
+            OSError: the store cannot be written.
+        """
+        for trash in (self._store / STAGING_FOLDER).glob(f"{_TRASH}*"):
+            shutil.rmtree(trash, ignore_errors=True)
+        keys = self.installed()
+        stay = [key for key in keys if key in needed]
+        room_bytes = keep.bytes - sum(_size_bytes(self.folder(key)) for key in stay)
+        gone = []
+        for key in keys:
+            if key in stay:
+                continue
+            size_bytes = _size_bytes(self.folder(key))
+            if len(stay) < keep.versions and size_bytes <= room_bytes:
+                stay.append(key)
+                room_bytes -= size_bytes
+            else:
+                self.discard(key)
+                gone.append(key)
+        return gone
+
+
+def by_number(key: str) -> tuple[int, ...]:
+    """Return what sorts keys or versions by their numbers: 1.10.0 is newer than 1.9.0."""
+    return tuple(int(number) for number in key.partition("-")[0].split("."))
+
+
+def verify(folder: Path, name: str) -> Build:
+    """Check a version whole: its manifest, and size and hash of every file that it names.
+
+    Args:
+        folder: where it lies.
+        name: what its manifest must call it.
+
+    Raises:
+        ModelFileError: a file is missing, truncated or altered, or the manifest is no JSON.
+        ModelContractError: the manifest is not one this agent understands, or another model's.
+    """
+    manifest = read_any_manifest(folder / "manifest.json")
+    if manifest.name != name:
+        raise ModelContractError(
+            f"{folder} holds the model {manifest.name}, not {name}",
+            remedy="publish it under its own name",
+        )
+    for file in manifest.files:
+        verify_file(folder / file.path, sha256=file.sha256, size_bytes=file.bytes)
+    if isinstance(manifest, Manifest):
+        StoredModel(folder=folder, manifest=manifest).golden_file()
+    return _build(folder, manifest)
+
+
+def build_of(folder: Path) -> Build | None:
+    """Return which version a folder is by its manifest alone; None when that cannot be read."""
+    try:
+        return _build(folder, read_any_manifest(folder / "manifest.json"))
+    except (OSError, ModelError):
+        return None
+
+
+def _build(folder: Path, manifest: Manifest | DetectorManifest) -> Build:
+    digest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    return Build(version=manifest.version, manifest_sha256=digest)
+
+
+def _size_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())

@@ -1,0 +1,228 @@
+"""Downloaded content by its hash, and the parts of what is still on its way.
+
+    <folder>/<sha256>           whole and verified when it was put there
+    <folder>/<sha256>.part      the beginning of it; a later download goes on after it
+    <folder>/<sha256>.tag       what the server called it
+
+The detector's first download and model sync share it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Final
+
+from fer_agent.errors import ModelFileError, VerificationError
+from fer_agent.models.store import file_sha256, verify_file
+from fer_agent.system import durable
+from fer_agent.updates.connection import TooLongError, shown
+from fer_agent.updates.fetch import Tag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from pathlib import Path
+
+    from fer_agent.updates.fetch import Fetcher
+
+logger = logging.getLogger(__name__)
+
+FOLDER: Final = ".cache"
+"""Its name in the model store."""
+
+_REMEDY: Final = "try again on another network; if it stays, tell whoever publishes it"
+_SPARE_BYTES: Final = 4 << 20
+"""Left free on the disk beyond what a download needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Content that can only be this one.
+
+    Attributes:
+        url: where it is.
+        sha256: 64 hexadecimal digits.
+        size_bytes: its exact size.
+    """
+
+    url: str
+    sha256: str
+    size_bytes: int
+
+
+class OtherContentError(VerificationError):
+    """What came is not what was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContentCache:
+    """Content by hash, below one folder.
+
+    Attributes:
+        folder: made when missing.
+        fetcher: where missing content comes from.
+    """
+
+    folder: Path
+    fetcher: Fetcher
+
+    def get(
+        self, wanted: Wanted, progress: Callable[[int, int], None] = lambda _done, _all: None
+    ) -> Path:
+        """Return the path of a verified file with the wanted content, fetched when it is missing.
+
+        Args:
+            wanted: what it must be.
+            progress: called with the bytes that are there and the whole size.
+
+        Raises:
+            FetchError: it cannot be fetched; a part stays for the next time.
+            OtherContentError: the server has something else there.
+            TemporaryError: the disk is full.
+            ConfigError: the folder cannot be written.
+        """
+        path = self.folder / wanted.sha256
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._part(wanted) as part:
+                if not self._is_whole(wanted):
+                    self._make_room(wanted, part)
+                    self._fetch(wanted, part, progress)
+        except OSError as error:
+            raise durable.refused(error, self.folder) from error
+        progress(wanted.size_bytes, wanted.size_bytes)
+        return path
+
+    def keep_only(self, hashes: Collection[str]) -> None:
+        """Remove everything but the named content, parts of it included.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        if not self.folder.is_dir():
+            return
+        for path in self.folder.iterdir():
+            if path.name.partition(".")[0] not in hashes and re.match(r"[0-9a-f]{64}", path.name):
+                path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _part(self, wanted: Wanted) -> Iterator[IO[bytes]]:
+        """Open the part and hold its lock: whoever comes second waits for the first."""
+        path = self.folder / f"{wanted.sha256}.part"
+        while True:
+            with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as part:
+                fcntl.flock(part, fcntl.LOCK_EX)
+                # The one before may have finished, and the part is a name no more.
+                try:
+                    named = path.stat().st_ino == os.fstat(part.fileno()).st_ino
+                except FileNotFoundError:
+                    named = False
+                if not named:
+                    continue
+                yield part
+                if (self.folder / wanted.sha256).exists():
+                    path.unlink(missing_ok=True)
+                return
+
+    def _is_whole(self, wanted: Wanted) -> bool:
+        path = self.folder / wanted.sha256
+        if not path.exists():
+            return False
+        try:
+            verify_file(path, sha256=wanted.sha256, size_bytes=wanted.size_bytes)
+        except ModelFileError as error:
+            logger.warning("%s; it is fetched again", error)
+            path.unlink()
+            return False
+        return True
+
+    def _make_room(self, wanted: Wanted, part: IO[bytes]) -> None:
+        needed = wanted.size_bytes - part.seek(0, os.SEEK_END) + _SPARE_BYTES
+        if shutil.disk_usage(self.folder).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _fetch(self, wanted: Wanted, part: IO[bytes], progress: Callable[[int, int], None]) -> None:
+        tag = _FileTag(self.folder / f"{wanted.sha256}.tag")
+        path = self.folder / f"{wanted.sha256}.part"
+        logger.info("downloading %s", shown(wanted.url))
+        have = ""
+        # Twice, because a part of something else, or one flipped bit on the way, spoils the first.
+        for _ in range(2):
+            self._complete(wanted, part, tag, progress)
+            part.flush()
+            os.fsync(part.fileno())
+            have = file_sha256(path)
+            if have == wanted.sha256:
+                path.rename(self.folder / wanted.sha256)
+                durable.sync_folder(self.folder)
+                tag.forget()
+                return
+            part.truncate(0)
+            tag.forget()
+        raise OtherContentError(
+            f"{shown(wanted.url)} has sha256 {have[:12]}…, not the expected {wanted.sha256[:12]}…",
+            remedy=_REMEDY,
+        )
+
+    def _complete(
+        self, wanted: Wanted, part: IO[bytes], tag: Tag, progress: Callable[[int, int], None]
+    ) -> None:
+        try:
+            self.fetcher.save(
+                wanted.url,
+                part,
+                wanted.size_bytes,
+                tag=tag,
+                progress=lambda done: progress(done, wanted.size_bytes),
+            )
+        except TooLongError as error:
+            part.truncate(0)
+            raise OtherContentError(str(error), remedy=_REMEDY) from error
+
+
+def place(content: Path, path: Path) -> None:
+    """Give content another name, in the place of what has it; copied where no disk can do that.
+
+    Raises:
+        AgentError: the folder cannot be written.
+    """
+    fresh = path.parent / f".part-{path.name}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.unlink(missing_ok=True)
+        try:
+            os.link(content, fresh)
+        except OSError:
+            shutil.copyfile(content, fresh)
+        fresh.chmod(0o644)
+        fresh.replace(path)
+        durable.sync_folder(path.parent)
+    except OSError as error:
+        raise durable.refused(error, path.parent) from error
+
+
+class _FileTag(Tag):
+    """A server's name for a part, kept beside it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            super().keep(path.read_text(encoding="ascii"))
+
+    def keep(self, text: str) -> None:
+        """Write it down; a power cut that loses it costs nothing but the name."""
+        super().keep(text)
+        if text.isascii():
+            self._path.write_text(text, encoding="ascii")
+
+    def forget(self) -> None:
+        """Remove it: the part is gone."""
+        super().keep("")
+        self._path.unlink(missing_ok=True)

@@ -1,0 +1,238 @@
+"""Bytes from a web server: limited in size and time, redirected with care, tried again, resumed."""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import time
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Final, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+from fer_agent.updates.connection import (
+    FetchError,
+    Pace,
+    Route,
+    StatusError,
+    TooLongError,
+    get,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from fer_agent.updates.connection import Answer
+
+    Got = TypeVar("Got")
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_WAIT_S: Final = 60.0
+"""However long a server asks to be left alone."""
+
+_REDIRECTS: Final = (301, 302, 303, 307, 308)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often and after which pauses a failed request is sent again.
+
+    Attributes:
+        attempts: requests in all.
+        first_wait_s: mean pause after the first failure; each further one is twice as long.
+        sleep: how to wait.
+    """
+
+    attempts: int = 4
+    first_wait_s: float = 1.0
+    sleep: Callable[[float], None] = time.sleep
+
+    def wait(self, failures: int, at_least_s: float) -> None:
+        """Wait after so many failures: between half and one and a half of the mean."""
+        mean_s = self.first_wait_s * 2.0 ** (failures - 1)
+        jitter = random.uniform(0.5, 1.5)  # noqa: S311 - spreads devices, keeps no secret
+        self.sleep(min(max(mean_s * jitter, at_least_s), _LONGEST_WAIT_S))
+
+
+@dataclass(frozen=True, slots=True)
+class Fetcher:
+    """Fetches from the web.
+
+    Attributes:
+        route: proxy and certificates.
+        pace: what is too slow.
+        patience: what is tried again.
+        redirects: most redirections of one request; never from https to http.
+    """
+
+    route: Route = field(default_factory=Route)
+    pace: Pace = field(default_factory=Pace)
+    patience: Patience = field(default_factory=Patience)
+    redirects: int = 5
+
+    def read(self, url: str, limit_bytes: int) -> bytes:
+        """Return what is at an address.
+
+        Raises:
+            FetchError: unreachable, refused, too slow, too long, after all attempts.
+        """
+
+        def take(answer: Answer) -> bytes:
+            content = bytearray()
+            for chunk in _limited(answer, limit_bytes):
+                content += chunk
+            return bytes(content)
+
+        return self._persist(url, lambda: self._follow(url, {}, take))
+
+    def save(
+        self,
+        url: str,
+        file: IO[bytes],
+        size_bytes: int,
+        *,
+        tag: Tag,
+        progress: Callable[[int], None] = lambda _done: None,
+    ) -> None:
+        """Complete a file, after what it holds already.
+
+        Args:
+            url: where its content is.
+            file: open for reading and writing; what it holds is taken for the beginning of it.
+            size_bytes: its exact size in the end.
+            tag: where the server's name for this content is kept between calls.
+            progress: called with the bytes that are there, the old ones included.
+
+        Raises:
+            FetchError: unreachable, refused, too slow, longer or shorter, after all attempts;
+                what came stays in the file.
+            OSError: the file cannot be written.
+        """
+
+        def take(answer: Answer) -> None:
+            have = _continues_at(answer, have_before := file.seek(0, 2))
+            if have != have_before:
+                file.seek(have)
+                file.truncate()
+            tag.write(answer)
+            for chunk in _limited(answer, size_bytes - have):
+                file.write(chunk)
+                have += len(chunk)
+                progress(have)
+            if have < size_bytes:
+                raise FetchError(
+                    url, f"the answer ended at byte {have} of {size_bytes}", again=True
+                )
+
+        def attempt() -> None:
+            have = file.seek(0, 2)
+            if have > size_bytes:
+                have = file.truncate(0)
+            if have == size_bytes:
+                return
+            try:
+                self._follow(url, _range(have, tag), take)
+            except StatusError as error:
+                if error.status != 416:
+                    raise
+                # What is here is not the beginning of what is there.
+                file.truncate(0)
+                raise FetchError(url, "the server cannot go on at that byte", again=True) from error
+
+        self._persist(url, attempt)
+
+    def _persist(self, url: str, attempt: Callable[[], Got]) -> Got:
+        """Do it again while that can help."""
+        for failures in range(1, self.patience.attempts):
+            try:
+                return attempt()
+            except FetchError as error:
+                if not error.again:
+                    raise
+                logger.info("%s; trying again", error)
+                self.patience.wait(failures, error.wait_s)
+        logger.debug("last attempt at %s", shown(url))
+        return attempt()
+
+    def _follow(self, url: str, headers: Mapping[str, str], take: Callable[[Answer], Got]) -> Got:
+        """Send a request, follow where the server sends it, and take the answer in."""
+        for _ in range(self.redirects + 1):
+            with get(url, headers, self.route, self.pace) as answer:
+                if answer.status in _REDIRECTS:
+                    url = _redirected(url, answer.header("Location"))
+                    continue
+                if answer.status not in (200, 206):
+                    wait_s = answer.header("Retry-After")
+                    seconds = float(wait_s) if wait_s.isdecimal() else 0.0
+                    raise StatusError(url, answer.status, answer.reason, seconds)
+                return take(answer)
+        raise FetchError(url, f"more than {self.redirects} redirections", again=False)
+
+
+class Tag:
+    """A server's name for what it sent the beginning of: an ETag, or a date.
+
+    It goes into `If-Range`, so that a server whose file has changed sends the new one whole
+    (RFC 9110, section 13.1.5). This one is kept in memory.
+    """
+
+    def __init__(self) -> None:
+        self._text = ""
+
+    def read(self) -> str:
+        """Return the name; empty when there is none."""
+        return self._text
+
+    def write(self, answer: Answer) -> None:
+        """Note the name down that an answer gives."""
+        etag = answer.header("ETag")
+        self.keep(etag if etag.startswith('"') else answer.header("Last-Modified"))
+
+    def keep(self, text: str) -> None:
+        """Keep a name, in the place of an older one."""
+        self._text = text
+
+
+def _limited(answer: Answer, limit_bytes: int) -> Iterator[bytes]:
+    if answer.size_bytes is not None and answer.size_bytes > limit_bytes:
+        raise TooLongError(answer.url, limit_bytes)
+    received = 0
+    for chunk in answer.chunks():
+        received += len(chunk)
+        if received > limit_bytes:
+            raise TooLongError(answer.url, limit_bytes)
+        yield chunk
+
+
+def _range(have_bytes: int, tag: Tag) -> dict[str, str]:
+    if have_bytes == 0:
+        return {}
+    headers = {"Range": f"bytes={have_bytes}-"}
+    # Without a name for it the part's hash tells in the end whether it fitted.
+    return headers | ({"If-Range": tag.read()} if tag.read() else {})
+
+
+def _continues_at(answer: Answer, have_bytes: int) -> int:
+    """Return the byte at which an answer begins."""
+    if answer.status != 206:
+        return 0
+    found = re.match(r"bytes (\d+)-", answer.header("Content-Range"))
+    if found is None or int(found[1]) != have_bytes:
+        raise FetchError(answer.url, "the server goes on at another byte than asked", again=False)
+    return have_bytes
+
+
+def _redirected(url: str, location: str) -> str:
+    try:
+        target = urljoin(url, location)
+        parts = urlsplit(target)
+        _ = parts.port
+    except ValueError as error:
+        raise FetchError(url, "it redirects to an invalid address", again=False) from error
+    if not location or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise FetchError(url, f"it redirects to {shown(location)!r}", again=False)
+    if urlsplit(url).scheme == "https" and parts.scheme == "http":
+        raise FetchError(url, "it redirects from https to http", again=False)
+    return target

@@ -1,0 +1,93 @@
+"""What the last sync found: `<store>/.state/sync.json`, which the running agent tells the world."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from fer_agent.system import durable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STATE_FOLDER: Final = ".state"
+
+Outcome = Literal["current", "updated", "installed", "available", "refused", "too-new", "failed"]
+"""What a sync did about one model.
+
+    current     what runs is the newest that this agent may have
+    updated     a new version was switched to
+    installed   a new version lies in the store, not switched to
+    available   a new version is there; the sync was only to look
+    refused     the newest version did not prove itself, now or earlier
+    too-new     the newest version needs a newer agent, and what runs stays
+    failed      the newest version could not be fetched or verified
+"""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class ModelReport(_Part):
+    """One model's part of a sync."""
+
+    name: str
+    current: str | None
+    """The version in use after the sync; null without one."""
+    available: str | None
+    """The newest version in the repository, whether or not this agent can run it."""
+    outcome: Outcome
+    reason: str = ""
+    """Why, in a sentence for people, where the outcome does not say it all."""
+
+
+class Failure(_Part):
+    """Why a sync did not do what it should."""
+
+    at: AwareDatetime
+    """When, by the board's clock."""
+    text: str
+    remedy: str
+    exit_code: int
+
+
+class SyncReport(_Part):
+    """One sync."""
+
+    schema_version: Literal[1] = 1
+    at: AwareDatetime
+    """When it ended, by the board's clock."""
+    repository: str
+    trusted_time: AwareDatetime | None = None
+    """What expiry was judged against; null when the repository was not reached."""
+    models: tuple[ModelReport, ...] = ()
+    ok: bool
+    """Whether it ended without a failure."""
+    last_failure: Failure | None = None
+    """The newest failure, of this sync or one before."""
+    alert: str = ""
+    """What stands as the alert `model-update`; empty when nothing does."""
+
+
+def path(store: Path) -> Path:
+    """Return the report's file."""
+    return store / STATE_FOLDER / "sync.json"
+
+
+def read(store: Path) -> SyncReport | None:
+    """Read the last report; None when there is none, or none this agent can make sense of."""
+    try:
+        return SyncReport.model_validate_json(path(store).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def write(store: Path, report: SyncReport) -> None:
+    """Replace the last report.
+
+    Raises:
+        OSError: the store cannot be written.
+    """
+    durable.write(path(store), report.model_dump_json(indent=1).encode() + b"\n")

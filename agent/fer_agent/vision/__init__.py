@@ -1,0 +1,1 @@
+"""The way of a frame: records, ports and the stages between camera and publisher."""

@@ -1,0 +1,1 @@
+"""What a subscriber sees: `fer-agent watch`."""

@@ -1,0 +1,213 @@
+"""Listens to agents: every message below `fer/v1/`, from any number of devices."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import secrets
+import threading
+import time
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Final
+
+from fer_agent.errors import BrokerError, CredentialsError
+from fer_agent.mqtt.dialer import Backoff, Dialer
+from fer_agent.mqtt.link import Waker
+from fer_agent.mqtt.messages import decode, parse_topic
+from fer_agent.mqtt.payloads import EventMessage
+from fer_agent.mqtt.settings import BrokerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fer_agent.config.model import MqttConfig
+    from fer_agent.mqtt.link import Link, Message
+    from fer_agent.mqtt.messages import Topic
+    from fer_agent.mqtt.payloads import Payload
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_VERSION: Final = 1
+EVERYTHING: Final = "fer/v1/+/#"
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One message as it came from the broker.
+
+    Attributes:
+        topic: whole topic.
+        payload: bytes; empty for a retained message that was cleared.
+        retained: the broker had kept it from before.
+    """
+
+    topic: str
+    payload: bytes
+    retained: bool = False
+
+    def read(self) -> tuple[Topic, Payload | str | None] | None:
+        """Return whose message it is and what it says, None where it was cleared.
+
+        A message that is none of this contract's, or breaks it, is None as a whole.
+        """
+        topic = parse_topic(self.topic)
+        if topic is None:
+            return None
+        try:
+            return topic, decode(topic.kind, self.payload)
+        except ValueError as error:
+            logger.debug("cannot read %s: %s", self.topic, error)
+            return None
+
+    def event(self) -> EventMessage | None:
+        """Return the event, if this is one."""
+        said = self.read()
+        return said[1] if said is not None and isinstance(said[1], EventMessage) else None
+
+    def as_json(self) -> str:
+        """Return one line of JSON: schema_version, topic, retained and payload.
+
+        A payload that is no JSON stands there as text, an empty one as null.
+        """
+        try:
+            content = json.loads(self.payload) if self.payload else None
+        except ValueError:
+            content = self.payload.decode("utf-8", "replace")
+        return json.dumps(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "topic": self.topic,
+                "retained": self.retained,
+                "payload": content,
+            },
+            ensure_ascii=False,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LinkNews:
+    """The connection to the broker came or went.
+
+    Attributes:
+        connected: whether it stands now.
+        text: one plain sentence.
+    """
+
+    connected: bool
+    text: str
+
+
+class Watcher:
+    """A subscription to every agent of a broker, kept up until closed.
+
+    `connect` starts the thread `mqtt-watch`; what it hears waits for `arrivals` or `next`.
+    """
+
+    def __init__(self, config: MqttConfig, *, first_wait_s: float = 1.0) -> None:
+        """Prepare a subscription.
+
+        Args:
+            config: the broker; its files are read now.
+            first_wait_s: before the first attempt to connect again; doubles from there.
+
+        Raises:
+            ConfigError: a password, certificate or CA file cannot be used.
+        """
+        self._settings = BrokerSettings.load(config)
+        self._dialer = Dialer(self._settings, f"fer-watch-{secrets.token_hex(4)}")
+        self._backoff = Backoff(first_s=first_wait_s, longest_s=30.0, stable_s=60.0)
+        self._waker = Waker()
+        self._arrived: SimpleQueue[Received | LinkNews | None] = SimpleQueue()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def connect(self) -> None:
+        """Connect and subscribe; MQTT 5, or 3.1.1 where the broker refuses 5.
+
+        Raises:
+            BrokerError: nobody answers there, or the broker refuses us.
+            CredentialsError: the broker refuses the user name or password.
+        """
+        link = self._dial()
+        self._tell(connected=True, text=f"listening at {self._settings}")
+        self._thread = threading.Thread(
+            target=self._run, args=(link,), name="mqtt-watch", daemon=True
+        )
+        self._thread.start()
+
+    def arrivals(self) -> Iterator[Received | LinkNews]:
+        """Yield what arrives, and how the link fares, until `stop`; reconnects by itself."""
+        while (arrived := self._arrived.get()) is not None:
+            yield arrived
+
+    def next(self, timeout_s: float) -> Received | LinkNews | None:
+        """Return the next arrival; None when nothing came in time or the watch was stopped."""
+        try:
+            return self._arrived.get(timeout=timeout_s)
+        except Empty:
+            return None
+
+    def stop(self) -> None:
+        """End `arrivals`, from any thread or a signal handler; returns at once."""
+        self._arrived.put(None)
+
+    def close(self) -> None:
+        """Disconnect and end the thread; harmless when never connected."""
+        self._closing = True
+        self._waker.wake()
+        if self._thread is not None:
+            self._thread.join()
+        self._waker.close()
+
+    def _run(self, link: Link) -> None:
+        try:
+            self._listen(link)
+        finally:
+            self._arrived.put(None)  # whatever ended the thread, nobody waits for more
+
+    def _listen(self, link: Link | None) -> None:
+        connected_s = time.monotonic()
+        while link is not None:
+            try:
+                while not self._closing:
+                    link.pump(self._waker, 1.0)
+                break
+            except (BrokerError, CredentialsError) as error:
+                link.close()
+                self._tell(connected=False, text=f"{error}; trying again")
+                link = self._dial_again(time.monotonic() - connected_s)
+                connected_s = time.monotonic()
+        if link is not None:
+            link.close()
+
+    def _dial_again(self, connected_s: float) -> Link | None:
+        """Try until it works; None once closed."""
+        while not self._closing:
+            self._waker.wait(self._backoff.next_s(connected_s=connected_s))
+            connected_s = 0.0
+            try:
+                link = self._dial()
+            except (BrokerError, CredentialsError) as error:
+                logger.debug("still no broker: %s", error)
+            else:
+                self._tell(connected=True, text=f"listening again at {self._settings}")
+                return link
+        return None
+
+    def _dial(self) -> Link:
+        link = self._dialer.dial(self._waker, lambda: 0.0 if self._closing else math.inf)
+        link.on_message = self._on_message
+        try:
+            link.subscribe(EVERYTHING)
+        except BrokerError:
+            link.close()
+            raise
+        return link
+
+    def _tell(self, *, connected: bool, text: str) -> None:
+        self._arrived.put(LinkNews(connected=connected, text=text))
+
+    def _on_message(self, message: Message) -> None:
+        self._arrived.put(Received(message.topic, message.payload, message.retain))
