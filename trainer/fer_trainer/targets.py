@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_trainer.data.faceset import FaceSet, Float32Array
-    from fer_trainer.teachers import NetworkTeacher
+    from fer_trainer.network_teacher import NetworkTeacher
 
 _FORMAT = 2
 _BATCH = 512

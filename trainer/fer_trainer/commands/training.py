@@ -138,8 +138,8 @@ def teacher(
     source = source_of(data, kind, votes, label_map, any_counts=any_counts, limit=limit)
     faces = train_run(chosen, source, out, weights=weights, threads=threads)
     from fer_trainer.fabric import best_device, is_first_process
+    from fer_trainer.network_teacher import open_networks
     from fer_trainer.targets import write_targets as write
-    from fer_trainer.teachers import open_networks
 
     if write_targets is None or not is_first_process():
         return
