@@ -34,7 +34,7 @@ names = ["", *get_command(app).commands]
 for name in names:
     shown = CliRunner().invoke(app, [name, "--help"] if name else ["--help"])
     assert shown.exit_code == 0 and "Usage: " in shown.output, shown.output
-heavy = {"torch", "cv2", "onnxruntime", "sklearn", "numpy", "lightning", "tuf"}
+heavy = {"torch", "cv2", "onnxruntime", "sklearn", "numpy", "lightning_fabric", "tuf"}
 print(len(names), *heavy & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

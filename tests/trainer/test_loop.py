@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from conftest import Run
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 
 class Stopping:

@@ -8,7 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from fer_agent.errors import UsageError
 

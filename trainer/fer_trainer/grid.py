@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
     from fer_trainer.data.faceset import FaceSet
     from fer_trainer.loop import Listener

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
     from fer_trainer.data.faceset import FaceSet
     from fer_trainer.recipe import Recipe, TrainSection

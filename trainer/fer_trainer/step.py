@@ -17,7 +17,7 @@ from fer_trainer.views import View
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
     from torch import nn
 
     from fer_trainer.data.faceset import FaceSet, Float32Array
