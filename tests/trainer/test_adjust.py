@@ -15,7 +15,7 @@ from fer_trainer.deploy import network_of
 from fer_trainer.errors import CheckpointError
 from fer_trainer.evaluate import evaluate, open_subject
 from fer_trainer.inference import predict
-from fer_trainer.metrics import Figures, figures, fit_temperature, probabilities
+from fer_trainer.metrics import PredictionFigures, figures, fit_temperature, probabilities
 from fer_trainer.release import release
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def shy(count: int, *, lead: float) -> tuple[np.ndarray, np.ndarray]:
 SHARES = np.array([0.9, 0.1], np.float32)
 
 
-def worth(logits: np.ndarray, truth: np.ndarray, one: Adjustment, shares: np.ndarray) -> Figures:
+def worth(
+    logits: np.ndarray, truth: np.ndarray, one: Adjustment, shares: np.ndarray
+) -> PredictionFigures:
     labels = ("often", "seldom", "hardly")[: len(shares)]
     return figures(probabilities(logits + one.lift(shares), 1.0), truth, labels)
 

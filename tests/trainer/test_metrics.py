@@ -9,7 +9,7 @@ import pytest
 
 from fer_trainer import protocols
 from fer_trainer.metrics import (
-    Answered,
+    AnsweredFigures,
     abstain_threshold,
     bootstrap_interval,
     figures,
@@ -72,10 +72,10 @@ def test_threshold_keeps_its_coverage() -> None:
 def test_answers_above_the_threshold_are_counted_apart() -> None:
     probs = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.45, 0.55]], np.float32)
     found = figures(probs, np.array([0, 1, 1, 0]), ("a", "b"), abstain_below=0.6)
-    assert found.answered == Answered(coverage=0.75, accuracy=pytest.approx(2 / 3))
+    assert found.answered == AnsweredFigures(coverage=0.75, accuracy=pytest.approx(2 / 3))
     assert found.as_json()["answered"]["coverage"] == 0.75
     assert figures(probs, np.array([0, 1, 1, 0]), ("a", "b"), abstain_below=0.95).answered == (
-        Answered(coverage=0.0, accuracy=0.0)
+        AnsweredFigures(coverage=0.0, accuracy=0.0)
     )
 
 

@@ -108,7 +108,7 @@ def choose(
     return max((Adjustment(tau, rare) for tau in TAUS for rare in (True, False)), key=worth)
 
 
-def told(checkpoint: Checkpoint) -> str:
+def card_sentence(checkpoint: Checkpoint) -> str:
     """Say for a card what was adjusted; empty for nothing."""
     if not checkpoint.tau:
         return ""

@@ -20,7 +20,7 @@ from fer_trainer.errors import CheckpointError, DataError, ProtocolError
 from fer_trainer.fabric import best_device
 from fer_trainer.inference import predict
 from fer_trainer.metrics import (
-    Figures,
+    PredictionFigures,
     abstain_threshold,
     figures,
     fit_temperature,
@@ -61,8 +61,8 @@ class Evaluation:
     split: str
     protocol: Protocol
     temperature: float
-    whole: Figures
-    without_trained: Figures
+    whole: PredictionFigures
+    without_trained: PredictionFigures
 
     def as_json(self) -> dict[str, Any]:
         """Make a JSON tree."""
@@ -78,7 +78,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Subject:
+class EvaluationSubject:
     """What is judged.
 
     Attributes:
@@ -103,7 +103,7 @@ class Subject:
         return (self.path / "manifest.json").is_file()
 
 
-def open_subject(path: Path) -> Subject:
+def open_subject(path: Path) -> EvaluationSubject:
     """Look at a run folder, a checkpoint, a model folder or a targets file.
 
     Raises:
@@ -112,15 +112,15 @@ def open_subject(path: Path) -> Subject:
     if (path / "manifest.json").is_file():
         manifest = read_manifest(path / "manifest.json")
         # `release` refuses any other choice than on the validation split.
-        return Subject(manifest.name, manifest.labels, "valid", data_of(manifest), path)
+        return EvaluationSubject(manifest.name, manifest.labels, "valid", data_of(manifest), path)
     if path.suffix == ".npz":
         stored = read_targets(path)
         data = stored.data.model_copy(update={"votes_share": 0.0})
-        return Subject(path.stem, stored.labels, stored.selected_on, data, path, stored)
+        return EvaluationSubject(path.stem, stored.labels, stored.selected_on, data, path, stored)
     state = checkpoint.load(checkpoint.best_of(path))
     # votes in the training labels change nothing in the other splits
     data = state.parsed_recipe.data.model_copy(update={"votes_share": 0.0})
-    return Subject(path.name, state.labels, state.selected_on, data, path)
+    return EvaluationSubject(path.name, state.labels, state.selected_on, data, path)
 
 
 def data_of(manifest: Manifest) -> DataSection:
@@ -130,7 +130,7 @@ def data_of(manifest: Manifest) -> DataSection:
 
 
 def evaluate(
-    subject: Subject,
+    subject: EvaluationSubject,
     faces: FaceSet,
     *,
     split: Split = Split.TEST,
@@ -184,7 +184,7 @@ def evaluate(
     if not apart.any():
         apart = np.ones_like(apart)
 
-    def measure(these: BoolArray) -> Figures:
+    def measure(these: BoolArray) -> PredictionFigures:
         return figures(
             probs[these],
             part.hard_labels[these],
@@ -250,7 +250,7 @@ def _fitted(logits: Float32Array, chooser: FaceSet) -> Calibration:
     return Calibration(temperature=temperature, abstain_below=threshold)
 
 
-def _networks(subject: Subject, faces: FaceSet) -> tuple[Calibration, Predictor]:
+def _networks(subject: EvaluationSubject, faces: FaceSet) -> tuple[Calibration, Predictor]:
     device = best_device()
     state = checkpoint.load(checkpoint.best_of(subject.path))
     network = network_of(state).to(device).to(memory_format=torch.channels_last)

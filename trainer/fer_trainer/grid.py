@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fer_trainer.loop import Listener
     from fer_trainer.recipe import Recipe
     from fer_trainer.results import Results
-    from fer_trainer.tables import Row
+    from fer_trainer.tables import TableRow
     from fer_trainer.teachers import Teacher
 
 
@@ -60,7 +60,7 @@ class Grid:
     listeners: Sequence[Listener] = ()
     announce: Callable[[str], None] = lambda _: None
 
-    def run(self, rows: Sequence[Row], seeds: Sequence[int]) -> list[str]:
+    def run(self, rows: Sequence[TableRow], seeds: Sequence[int]) -> list[str]:
         """Measure what is missing.
 
         Returns:
@@ -75,7 +75,7 @@ class Grid:
                 self._measure(row, seed)
         return left_out
 
-    def _measure(self, row: Row, seed: int) -> None:
+    def _measure(self, row: TableRow, seed: int) -> None:
         recipe = self.recipe.with_({**row.changes, "train.seed": seed})
         fingerprint = _fingerprint(recipe, self.faces, row)
         key = row.key if row.classical else row.key_at(recipe.network.input_px)
@@ -103,7 +103,7 @@ class Grid:
         if self.fabric.is_global_zero:
             self.results.add(self.table, key, {**common, **record})
 
-    def _classical(self, row: Row, seed: int) -> dict[str, Any]:
+    def _classical(self, row: TableRow, seed: int) -> dict[str, Any]:
         features: classical.Features = "lbp" if row.classical == "lbp" else "hog"
         fitted = classical.fit(self.faces, features, seed=seed)
         truth = self.faces.only(Split.TEST).hard_labels
@@ -124,7 +124,7 @@ class Grid:
             "minutes": fitted.minutes,
         }
 
-    def _network(self, row: Row, recipe: Recipe, fingerprint: str) -> dict[str, Any]:
+    def _network(self, row: TableRow, recipe: Recipe, fingerprint: str) -> dict[str, Any]:
         run = self.runs / f"{self.table}-{row.key}-{recipe.train.seed}-{fingerprint[:8]}"
         make_folder(run)
         state = loop.train(
@@ -135,7 +135,7 @@ class Grid:
             teacher=self.teacher if row.distilled else None,
             listeners=(*self.listeners, JsonLines(run / "log.jsonl")),
         )
-        judged = evaluate(open_subject(run), self.faces)
+        evaluation = evaluate(open_subject(run), self.faces)
         network = rebuild_network(recipe.network, len(self.faces.labels)).eval()
         epochs = _epochs(run / "log.jsonl")
         trained = len(self.faces.where(Split.TRAIN))
@@ -146,14 +146,14 @@ class Grid:
             "best_epoch": state.best_epoch,
             "valid_accuracy": state.best_accuracy,
             "valid_curve": [one["valid_accuracy"] for one in epochs],
-            "test": judged.whole.as_json(),
-            "without_trained_accuracy": judged.without_trained.accuracy,
+            "test": evaluation.whole.as_json(),
+            "without_trained_accuracy": evaluation.without_trained.accuracy,
             "device": state.device,
             "minutes": sum(trained / one["images_per_s"] for one in epochs) / 60.0,
         }
 
 
-def choose(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
+def choose(rows: Sequence[TableRow], only: Sequence[str]) -> list[TableRow]:
     """Pick rows by key; no key picks all.
 
     Raises:
@@ -172,7 +172,7 @@ def _epochs(log: Path) -> list[dict[str, Any]]:
     return list({line["epoch"]: line for line in lines}.values())
 
 
-def _fingerprint(recipe: Recipe, faces: FaceSet, row: Row) -> str:
+def _fingerprint(recipe: Recipe, faces: FaceSet, row: TableRow) -> str:
     """Hash what a row's figures depend on."""
     settings = row.classical or recipe.model_dump_json(
         exclude={"name": True, "teacher": True, "train": {"compile"}}, exclude_defaults=True

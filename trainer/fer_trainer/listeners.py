@@ -55,7 +55,7 @@ class TensorBoard:
         self._writer.flush()
 
 
-class Bar:
+class ProgressBar:
     """A progress bar on stderr, or one line an epoch where stderr is no terminal."""
 
     def __init__(self, epochs: int) -> None:

@@ -36,7 +36,7 @@ class ClassFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class AnsweredFigures:
     """What a classifier that may say `uncertain` answers.
 
     Attributes:
@@ -49,7 +49,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class PredictionFigures:
     """What is said about one set of predictions.
 
     Attributes:
@@ -70,7 +70,7 @@ class Figures:
     per_class: dict[str, ClassFigures]
     confusion: tuple[tuple[int, ...], ...]
     ece: float
-    answered: Answered | None = None
+    answered: AnsweredFigures | None = None
 
     @property
     def wrongly_hurtful(self) -> dict[str, float]:
@@ -114,7 +114,7 @@ def figures(
     labels: tuple[str, ...],
     *,
     abstain_below: float | None = None,
-) -> Figures:
+) -> PredictionFigures:
     """Compute all figures of one set of predictions.
 
     Args:
@@ -129,7 +129,7 @@ def figures(
     precision, recall, f1, support = precision_recall_fscore_support(
         truth, answers, labels=everything, zero_division=0.0
     )
-    return Figures(
+    return PredictionFigures(
         n=len(truth),
         accuracy=float(right.mean()),
         interval=bootstrap_interval(right.astype(np.float32)),
@@ -147,10 +147,10 @@ def figures(
     )
 
 
-def _answered(probs: Float32Array, right: BoolArray, abstain_below: float) -> Answered:
+def _answered(probs: Float32Array, right: BoolArray, abstain_below: float) -> AnsweredFigures:
     sure = probs.max(axis=1) >= abstain_below
     accuracy = float(right[sure].mean()) if sure.any() else 0.0
-    return Answered(coverage=float(sure.mean()), accuracy=accuracy)
+    return AnsweredFigures(coverage=float(sure.mean()), accuracy=accuracy)
 
 
 def bootstrap_interval(right: Float32Array, *, seed: int = 0) -> tuple[float, float]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_trainer.checkpoint import Checkpoint
-    from fer_trainer.views import View
+    from fer_trainer.views import TrainingView
 
 
 class NetworkTeacher:
@@ -34,10 +34,10 @@ class NetworkTeacher:
         self._networks = [
             network.eval().requires_grad_(requires_grad=False) for network in networks
         ]
-        self.members = [_told(state) for state in states]
+        self.members = [_member(state) for state in states]
         self.selected_on = max((state.selected_on for state in states), key="test".__eq__)
 
-    def view(self, epoch: int, wanted: View) -> View:
+    def view(self, epoch: int, wanted: TrainingView) -> TrainingView:
         """Take any view."""
         del epoch
         return wanted
@@ -50,7 +50,7 @@ class NetworkTeacher:
             return self._mean(views)
 
     @torch.no_grad()
-    def answers(self, pixels: Tensor) -> Tensor:
+    def plain_logits(self, pixels: Tensor) -> Tensor:
         """Run the networks on plain images, uint8 (B, 48, 48); float32 (B, C)."""
         return self._mean(pixels.unsqueeze(1).float() / 255.0)
 
@@ -73,7 +73,7 @@ def open_networks(
     return NetworkTeacher(networks, states)
 
 
-def _told(state: Checkpoint) -> dict[str, Any]:
+def _member(state: Checkpoint) -> dict[str, Any]:
     recipe = state.parsed_recipe
     return {
         "network": recipe.network.name,

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 _PACKAGED = Path(__file__).parent / "recipes"
 
 
-class _Section(BaseModel):
+class _RecipeSection(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class DataSection(_Section):
+class DataSection(_RecipeSection):
     """What the training images are taken to show."""
 
     targets: Literal["label", "majority", "plurality", "distribution", "agreed"] = "label"
@@ -50,7 +50,7 @@ NetworkName = Literal[
 ]
 
 
-class NetworkSection(_Section):
+class NetworkSection(_RecipeSection):
     """Which network, and its settings; those below `width` are the student's.
 
     Weights: `scratch`; `imagenet`, which torchvision fetches; `vggface2`, the published
@@ -71,7 +71,7 @@ class NetworkSection(_Section):
     norm_momentum: float = Field(default=0.1, gt=0.0, le=1.0)
 
 
-class TrainSection(_Section):
+class TrainSection(_RecipeSection):
     """Length, batches and determinism."""
 
     epochs: int = Field(default=60, ge=1)
@@ -86,7 +86,7 @@ class TrainSection(_Section):
     select_on: Literal["valid", "test"] = "valid"
 
 
-class OptimSection(_Section):
+class OptimSection(_RecipeSection):
     """Optimiser and learning rate."""
 
     name: Literal["sgd", "adam"] = "sgd"
@@ -99,7 +99,7 @@ class OptimSection(_Section):
     ema_decay: float = Field(default=0.999, ge=0.0, lt=1.0, description="0 is off")
 
 
-class AugmentSection(_Section):
+class AugmentSection(_RecipeSection):
     """How strongly views differ from the images; shares of the side, degrees, probabilities."""
 
     flip: float = Field(default=0.5, ge=0.0, le=1.0)
@@ -119,7 +119,7 @@ class AugmentSection(_Section):
     cutmix: float = Field(default=0.0, ge=0.0)
 
 
-class LossSection(_Section):
+class LossSection(_RecipeSection):
     """The loss on labels."""
 
     name: Literal["cross-entropy", "focal", "squared-hinge"] = "cross-entropy"
@@ -127,7 +127,7 @@ class LossSection(_Section):
     focal_gamma: float = Field(default=2.0, ge=0.0)
 
 
-class DistillSection(_Section):
+class DistillSection(_RecipeSection):
     """How much a teacher is listened to: `alpha` of its loss, the rest of the labels'."""
 
     temperature: float = Field(default=4.0, gt=0.0)
@@ -135,7 +135,7 @@ class DistillSection(_Section):
     views: int = Field(default=8, ge=1, description="views of each image in a targets file")
 
 
-class Recipe(_Section):
+class Recipe(_RecipeSection):
     """All switches of a run.
 
     `teacher` holds those that differ for `fer-train teacher`, in the same sections.

@@ -110,7 +110,7 @@ def fit(logits: Float32Array, truth: Int64Array) -> Scaling:
     return Scaling(scale.astype(np.float32), (offset - offset.mean()).astype(np.float32))
 
 
-def told(checkpoint: Checkpoint) -> str:
+def card_sentence(checkpoint: Checkpoint) -> str:
     """Say for a card that classes were scaled; empty where they were not."""
     if not checkpoint.scaled:
         return ""

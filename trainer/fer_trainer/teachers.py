@@ -10,7 +10,7 @@ from fer_agent.errors import UsageError
 from fer_trainer.errors import CheckpointError
 from fer_trainer.network_teacher import open_networks
 from fer_trainer.targets import read_targets
-from fer_trainer.views import View
+from fer_trainer.views import TrainingView
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Teacher(Protocol):
     """Says what it thinks of the training images' views."""
 
-    def view(self, epoch: int, wanted: View) -> View:
+    def view(self, epoch: int, wanted: TrainingView) -> TrainingView:
         """Choose the epoch's view; a teacher that runs takes the one that is wanted."""
         ...
 
@@ -65,12 +65,12 @@ class FileTeacher:
         self._seed = stored.seed
         self._augment = stored.augment
 
-    def view(self, epoch: int, wanted: View) -> View:
+    def view(self, epoch: int, wanted: TrainingView) -> TrainingView:
         """Go round the file's views, with the draws they were made with."""
         del wanted
         number = epoch % len(self._logits)
         self._now.copy_(self._logits[number])
-        return View(self._seed, number, self._augment)
+        return TrainingView(self._seed, number, self._augment)
 
     def logits(self, views: Tensor, chosen: Tensor) -> Tensor:
         """Look up."""

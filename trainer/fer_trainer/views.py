@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class TrainingView:
     """Which view of the training images an epoch takes.
 
     Attributes:

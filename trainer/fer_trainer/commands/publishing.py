@@ -16,12 +16,12 @@ from fer_trainer.publish.passwords import VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from fer_trainer.publish.changes import Change
-    from fer_trainer.publish.laying import Desk
+    from fer_trainer.publish.changes import MetadataChange
     from fer_trainer.publish.passwords import PasswordSource
-    from fer_trainer.publish.repository import Repository
+    from fer_trainer.publish.repository import PublishedRepository
     from fer_trainer.publish.roles import RoleName
-    from fer_trainer.publish.signing import Choice
+    from fer_trainer.publish.signing import SigningPlan
+    from fer_trainer.publish.staging import StagingArea
 
 RepositoryOption = Annotated[
     Path, typer.Option("--repository", help="Folder that a web server serves.")
@@ -82,19 +82,19 @@ def utc_now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def open_desk(asked: Asked, stack: ExitStack) -> Desk | None:
+def open_staging(asked: Asked, stack: ExitStack) -> StagingArea | None:
     """Lock the repository for a command that writes it; None for one that does not."""
-    from fer_trainer.publish import laying
+    from fer_trainer.publish import staging
 
-    return stack.enter_context(laying.desk(asked.folder)) if asked.publishes else None
+    return stack.enter_context(staging.open_area(asked.folder)) if asked.publishes else None
 
 
 def carry_out(
     asked: Asked,
-    make: Callable[[Repository, datetime], Change | None],
+    make: Callable[[PublishedRepository, datetime], MetadataChange | None],
     *,
     renews_root: bool = False,
-) -> Repository | None:
+) -> PublishedRepository | None:
     """Read the repository, make a change of it and bring it to its end.
 
     Args:
@@ -111,11 +111,11 @@ def carry_out(
     from fer_trainer.publish import repository
 
     now = utc_now()
-    # Asked first: the desk makes the folder, and a wrong name must not leave one.
+    # Asked first: the staging area makes the folder, and a wrong name must not leave one.
     if not repository.exists(asked.folder):
         repository.read(asked.folder)
     with ExitStack() as stack:
-        desk = open_desk(asked, stack)
+        area = open_staging(asked, stack)
         before = repository.read(asked.folder)
         if not renews_root:
             before.require_valid_root(now)
@@ -123,12 +123,16 @@ def carry_out(
         if change is None:
             typer.echo("all of this is published already; nothing to do")
             return None
-        return finish(asked, desk, before, change, now)
+        return finish(asked, area, before, change, now)
 
 
 def finish(
-    asked: Asked, desk: Desk | None, before: Repository | None, change: Change, now: datetime
-) -> Repository | None:
+    asked: Asked,
+    area: StagingArea | None,
+    before: PublishedRepository | None,
+    change: MetadataChange,
+    now: datetime,
+) -> PublishedRepository | None:
     """Say what a change signs, sign it, and publish it or write it for others to sign.
 
     Raises:
@@ -142,7 +146,7 @@ def finish(
         publication.check_contents(before, change.contents)
     root = before.root.signed if before is not None else None
     keyring = signing.Keyring(keys.find(asked.keys), password_source(asked.passwords))
-    chosen = signing.choices(change, root, keyring.files)
+    chosen = signing.plans(change, root, keyring.files)
     explain(change, before, chosen, now)
     if asked.out is None:
         for role, metadata in change.parts:
@@ -160,9 +164,9 @@ def finish(
             "keys are, `fer-train publish apply` publishes it"
         )
         return None
-    if desk is None:
-        raise ValueError("publishing needs the desk")
-    after = publication.publish(desk, before, change, keyring, now)
+    if area is None:
+        raise ValueError("publishing needs the staging area")
+    after = publication.publish(area, before, change, keyring, now)
     stands = ", ".join(f"{role} {version}" for role, version in after.versions.items())
     typer.echo(f"{asked.folder} now holds {stands}")
     remind(after, now)
@@ -170,7 +174,10 @@ def finish(
 
 
 def explain(
-    change: Change, before: Repository | None, chosen: Mapping[RoleName, Choice], now: datetime
+    change: MetadataChange,
+    before: PublishedRepository | None,
+    chosen: Mapping[RoleName, SigningPlan],
+    now: datetime,
 ) -> None:
     """Print what a change signs, and with which of the keys that are here."""
     from fer_trainer.publish import summary
@@ -201,7 +208,7 @@ def password_source(files: Sequence[Path]) -> PasswordSource:
     return PasswordSource(files, ask if sys.stdin.isatty() and not files else None)
 
 
-def remind(after: Repository, now: datetime) -> None:
+def remind(after: PublishedRepository, now: datetime) -> None:
     """Say on stderr what its owner must do soon."""
     from fer_trainer.publish import summary
 

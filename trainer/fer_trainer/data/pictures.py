@@ -25,7 +25,7 @@ _NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class PictureFile:
     """One listed file.
 
     Attributes:
@@ -55,7 +55,9 @@ def held_out(key: str, *, valid: float, test: float = 0.0) -> Split:
     return Split.VALID if place < test + valid else Split.TRAIN
 
 
-def decode_pictures(kind: str, pictures: Sequence[Picture], decode: Decode) -> tuple[Decoded, str]:
+def decode_pictures(
+    kind: str, pictures: Sequence[PictureFile], decode: Decode
+) -> tuple[Decoded, str]:
     """Decode listed files, once.
 
     Args:
@@ -82,7 +84,7 @@ def decode_pictures(kind: str, pictures: Sequence[Picture], decode: Decode) -> t
     return cached(key, lambda: _decode_all(pictures, decode))
 
 
-def _decode_all(pictures: Sequence[Picture], decode: Decode) -> Decoded:
+def _decode_all(pictures: Sequence[PictureFile], decode: Decode) -> Decoded:
     images, broken = [], []
     for picture in pictures:
         try:

@@ -11,7 +11,7 @@ from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
 from fer_agent.update.catalog import METADATA_FOLDER, TARGETS_FOLDER
-from fer_trainer.publish import laying
+from fer_trainer.publish import staging
 from fer_trainer.publish.errors import RepositoryError
 from fer_trainer.publish.roles import DEFAULT_DAYS, EXPIRY_FIELD, ROLES, Expiry, RoleName
 
@@ -29,7 +29,7 @@ _REMEDY = "publish from a whole copy of the folder; `fer-train publish init` sta
 
 
 @dataclass(frozen=True, slots=True)
-class Repository:
+class PublishedRepository:
     """What is published, verified from the root's keys down to the list of models.
 
     Attributes:
@@ -107,10 +107,10 @@ def expiry_of(root: Root) -> Expiry:
 
 def exists(folder: Path) -> bool:
     """Tell whether a folder holds a repository, whole or not."""
-    return any((folder / METADATA_FOLDER).glob("*.json")) or laying.is_unfinished(folder)
+    return any((folder / METADATA_FOLDER).glob("*.json")) or staging.is_unfinished(folder)
 
 
-def read(folder: Path) -> Repository:
+def read(folder: Path) -> PublishedRepository:
     """Read what a folder publishes and verify every signature, version, length and hash.
 
     Expiry is not judged: an expired repository can be renewed.
@@ -118,7 +118,7 @@ def read(folder: Path) -> Repository:
     Raises:
         RepositoryError: it is no repository, or something in it does not verify.
     """
-    if laying.is_unfinished(folder):
+    if staging.is_unfinished(folder):
         raise RepositoryError(
             f"a publication into {folder} was cut short",
             remedy="finish it: `fer-train publish refresh` does, with the online keys",
@@ -147,7 +147,7 @@ def read(folder: Path) -> Repository:
             raise RepositoryError(
                 f"{folder}: {said}.{role}.json holds version {is_in}", remedy=_REMEDY
             )
-    return Repository(folder, root, targets, snapshot, timestamp)
+    return PublishedRepository(folder, root, targets, snapshot, timestamp)
 
 
 def parse_metadata(path: Path) -> Metadata[Root] | Metadata[Targets]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner, Key
     from tuf.api.metadata import Metadata, Root
 
-    from fer_trainer.publish.changes import Change
+    from fer_trainer.publish.changes import MetadataChange
     from fer_trainer.publish.keys import KeyFile, Passwords
     from fer_trainer.publish.roles import RoleName
 
@@ -37,7 +37,7 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class SigningPlan:
     """Who signs now, and what is still missing then.
 
     Attributes:
@@ -110,7 +110,7 @@ def needs_of(role: RoleName, root: Root, previous: Root | None) -> tuple[Need, .
     return (old, Need("the new root keys", own.keys, own.threshold))
 
 
-def choose(needs: Sequence[Need], here: Iterable[str], signed: Iterable[str] = ()) -> Choice:
+def choose(needs: Sequence[Need], here: Iterable[str], signed: Iterable[str] = ()) -> SigningPlan:
     """Choose as few keys as possible of those that are here.
 
     Args:
@@ -131,10 +131,12 @@ def choose(needs: Sequence[Need], here: Iterable[str], signed: Iterable[str] = (
                 have += 1
         if have < need.threshold:
             missing.append((need, need.threshold - have))
-    return Choice(tuple(chosen.values()), tuple(missing))
+    return SigningPlan(tuple(chosen.values()), tuple(missing))
 
 
-def choices(change: Change, previous: Root | None, here: Iterable[str]) -> dict[RoleName, Choice]:
+def plans(
+    change: MetadataChange, previous: Root | None, here: Iterable[str]
+) -> dict[RoleName, SigningPlan]:
     """Choose who signs each part of a change; signatures that it has already count if valid."""
     available = set(here)
     return {
@@ -147,15 +149,17 @@ def choices(change: Change, previous: Root | None, here: Iterable[str]) -> dict[
     }
 
 
-def sign(change: Change, previous: Root | None, keyring: Keyring) -> dict[RoleName, Choice]:
+def sign(
+    change: MetadataChange, previous: Root | None, keyring: Keyring
+) -> dict[RoleName, SigningPlan]:
     """Sign a change with the keys that are here; returns who did, and what is missing.
 
     Raises:
         KeyFileError: a key cannot be read or decrypted; nothing is signed then.
     """
-    chosen = choices(change, previous, keyring.files)
-    for choice in chosen.values():
-        for key in choice.signers:
+    chosen = plans(change, previous, keyring.files)
+    for plan in chosen.values():
+        for key in plan.signers:
             keyring.signer(key.keyid)
     for role, metadata in change.parts:
         for key in chosen[role].signers:
@@ -163,17 +167,17 @@ def sign(change: Change, previous: Root | None, keyring: Keyring) -> dict[RoleNa
     return chosen
 
 
-def sign_online(metadata: Metadata, choice: Choice, keyring: Keyring) -> None:  # type: ignore[type-arg]
+def sign_online(metadata: Metadata, plan: SigningPlan, keyring: Keyring) -> None:  # type: ignore[type-arg]
     """Sign snapshot or timestamp with the keys chosen.
 
     Raises:
         KeyFileError: a key cannot be read or decrypted.
     """
-    for key in choice.signers:
+    for key in plan.signers:
         metadata.sign(keyring.signer(key.keyid), append=True)
 
 
-def _root_after(change: Change, previous: Root | None) -> Root:
+def _root_after(change: MetadataChange, previous: Root | None) -> Root:
     root = change.root.signed if change.root is not None else previous
     if root is None:
         raise ValueError("a change without a root needs the root that holds")

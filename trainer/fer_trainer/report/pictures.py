@@ -52,8 +52,8 @@ def _canvas(
     axes.set_prop_cycle(color=[colormaps["tab20"](shade) for shade in range(20)])
     others = sorted({where for _, record in rows if (where := data_of(record))})
     if others:
-        told = f"measured on {', '.join(others)}: not comparable with the paper"
-        figure.suptitle(told, size=8, color="#c33")
+        note = f"measured on {', '.join(others)}: not comparable with the paper"
+        figure.suptitle(note, size=8, color="#c33")
     return figure, axes
 
 

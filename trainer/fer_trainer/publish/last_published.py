@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tuf.api.metadata import Root
 
-    from fer_trainer.publish.repository import Repository
+    from fer_trainer.publish.repository import PublishedRepository
     from fer_trainer.publish.signing import Keyring
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 FILE_NAME: Final = "published.json"
 
 
-def check(before: Repository | None, root: Root, keyring: Keyring) -> None:
+def check(before: PublishedRepository | None, root: Root, keyring: Keyring) -> None:
     """Refuse to publish from a folder that is older than what these keys have published.
 
     Raises:
@@ -48,7 +48,7 @@ def check(before: Repository | None, root: Root, keyring: Keyring) -> None:
                 )
 
 
-def remember(after: Repository, keyring: Keyring) -> None:
+def remember(after: PublishedRepository, keyring: Keyring) -> None:
     """Remember what is published now; without a place for it a warning says so."""
     for keyid in after.root.signed.roles["timestamp"].keyids:
         if keyid not in keyring.files:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-DESK: Final = ".publish"
+STAGING_FOLDER: Final = ".publish"
 """Folder inside the repository that is nobody's but the publisher's; nothing in it is secret."""
 
 _NEXT = "next"
@@ -34,7 +34,7 @@ _LOCK = "lock"
 _CHUNK_BYTES = 1 << 20
 
 
-class Desk:
+class StagingArea:
     """Where a publication is made ready.
 
     Args:
@@ -43,8 +43,8 @@ class Desk:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._next = folder / DESK / _NEXT
-        self._order = folder / DESK / _ORDER
+        self._next = folder / STAGING_FOLDER / _NEXT
+        self._order = folder / STAGING_FOLDER / _ORDER
         self._paths: list[str] = []
 
     def put(self, path: str, content: bytes) -> None:
@@ -135,8 +135,8 @@ class Desk:
 
 
 @contextmanager
-def desk(folder: Path) -> Iterator[Desk]:
-    """Lock a repository's folder, finish what a crash cut short, and give the desk.
+def open_area(folder: Path) -> Iterator[StagingArea]:
+    """Lock a repository's folder, finish what a crash cut short, and give its staging area.
 
     What was made ready and not published is gone afterwards.
 
@@ -146,27 +146,27 @@ def desk(folder: Path) -> Iterator[Desk]:
     """
     with _storing(folder):
         _make_public(folder, folder)
-        lock = durable.locked(folder / DESK / _LOCK, wait=False)
+        lock = durable.locked(folder / STAGING_FOLDER / _LOCK, wait=False)
         held = lock.__enter__()
     try:
         if not held:
             raise TemporaryError(
                 f"somebody else publishes into {folder} now", remedy="try again in a minute"
             )
-        one = Desk(folder)
+        one = StagingArea(folder)
         one.finish()
         try:
             yield one
         finally:
-            if not (folder / DESK / _ORDER).exists():
-                shutil.rmtree(folder / DESK / _NEXT, ignore_errors=True)
+            if not (folder / STAGING_FOLDER / _ORDER).exists():
+                shutil.rmtree(folder / STAGING_FOLDER / _NEXT, ignore_errors=True)
     finally:
         lock.__exit__(None, None, None)
 
 
 def is_unfinished(folder: Path) -> bool:
     """Tell whether a publication was cut short there."""
-    return (folder / DESK / _ORDER).exists()
+    return (folder / STAGING_FOLDER / _ORDER).exists()
 
 
 def _make_public(folder: Path, top: Path) -> None:
