@@ -1,4 +1,4 @@
-"""Model cards: a page a person reads before using a model, written from its manifest."""
+"""Model cards in Markdown, written from a model's manifest."""
 
 from __future__ import annotations
 

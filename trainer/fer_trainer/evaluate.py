@@ -1,4 +1,4 @@
-"""Figures of a checkpoint, a model folder or a targets file, on a split that did not choose it."""
+"""Evaluation of a checkpoint, a model folder or a targets file on a split."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _BATCH = 256
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was found.
+    """The figures of one subject on one split.
 
     Attributes:
         subject: the run or model.
@@ -53,7 +53,7 @@ class Evaluation:
         protocol: which crops.
         temperature: logits were divided by it.
         whole: over the whole split.
-        without_trained: without the images that also stand in training.
+        without_trained: without the images that are also in training.
     """
 
     subject: str
@@ -79,7 +79,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EvaluationSubject:
-    """What is judged.
+    """A run, model or targets file to evaluate.
 
     Attributes:
         name: for the report.
@@ -99,7 +99,7 @@ class EvaluationSubject:
 
     @property
     def is_model(self) -> bool:
-        """Whether it is a model folder, judged through the agent's own classifier."""
+        """True for a model folder, which the agent's own classifier evaluates."""
         return (self.path / "manifest.json").is_file()
 
 
@@ -124,7 +124,7 @@ def open_subject(path: Path) -> EvaluationSubject:
 
 
 def data_of(manifest: Manifest) -> DataSection:
-    """Tell which labels a model is judged by: FER+'s, where its figures are of those."""
+    """Return the labels that a model is evaluated by: FER+'s where its figures are of those."""
     dataset, _, kind = manifest.metrics[0].dataset.partition(" ")
     return DataSection.model_validate({"targets": kind} if dataset == "FER+" else {})
 
@@ -137,10 +137,10 @@ def evaluate(
     protocol: Protocol = "single",
     precision: str = "fp32",
 ) -> Evaluation:
-    """Judge a checkpoint, a model or a targets file.
+    """Evaluate a checkpoint, a model or a targets file.
 
     The temperature and the abstain threshold of a checkpoint or a targets file are fitted on the
-    split that chose it; a model's stand in its manifest.
+    split that chose it; a model's are in its manifest.
 
     Args:
         subject: from `open_subject`.

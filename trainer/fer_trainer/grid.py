@@ -1,4 +1,4 @@
-"""Tables 1 and 2 as grids: train and judge row after row; a stopped grid goes on where it was."""
+"""Measurement of Tables 1 and 2, row after row; a stopped one goes on where it was."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grid:
-    """What all rows of a table share.
+    """Settings that all rows of a table share, and their measurement.
 
     Attributes:
         table: `baselines` or `ablation`, in the results file.
@@ -46,8 +46,8 @@ class Grid:
         runs: folder of the run folders.
         results: receives the rows.
         teacher: for the distilled rows; None leaves them out.
-        listeners: hear of every training.
-        announce: hears of each row, before it is measured.
+        listeners: receive every training's progress.
+        announce: receives a line about each row, before it is measured.
     """
 
     table: str
@@ -167,13 +167,13 @@ def choose(rows: Sequence[TableRow], only: Sequence[str]) -> list[TableRow]:
 
 
 def _epochs(log: Path) -> list[dict[str, Any]]:
-    """Give a run's epochs, each once: one that was cut short stands in the log twice."""
+    """Return a run's epochs, each once; one that was cut short is in the log twice."""
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     return list({line["epoch"]: line for line in lines}.values())
 
 
 def _fingerprint(recipe: Recipe, faces: FaceSet, row: TableRow) -> str:
-    """Hash what a row's figures depend on."""
+    """Hash the recipe, the data and the teacher that a row's figures depend on."""
     settings = row.classical or recipe.model_dump_json(
         exclude={"name": True, "teacher": True, "train": {"compile"}}, exclude_defaults=True
     )

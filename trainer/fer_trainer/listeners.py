@@ -1,4 +1,4 @@
-"""Who hears of a training: a JSON-lines log, TensorBoard, a progress bar."""
+"""Listeners of a training, a JSON-lines log, TensorBoard and a progress bar."""
 
 from __future__ import annotations
 

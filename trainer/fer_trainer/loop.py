@@ -1,4 +1,4 @@
-"""A training's whole way: network, steps, the choice of the epoch, checkpoints."""
+"""The training loop, with the choice of the best epoch and the checkpoints."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _LOOK_EVERY = 20
 
 
 class Listener(Protocol):
-    """Hears how a training goes; progress bars and logs are listeners."""
+    """Receives the progress of a training; progress bars and logs are listeners."""
 
     def on_step(self, epoch: int, step: int, steps: int, record: dict[str, float]) -> None:
-        """Hear of a step within an epoch, every few steps; `record` holds losses and speed."""
+        """Receive a step within an epoch, every few steps; `record` holds losses and speed."""
         ...
 
     def on_epoch(self, record: dict[str, Any]) -> None:
-        """Hear of an epoch's end."""
+        """Receive an epoch's record at its end."""
         ...
 
 
@@ -63,7 +63,7 @@ def train(
         fabric: launched; says on what and on how many devices.
         teacher: when there is one, the loss is that of distillation.
         weights: file to start from, where the recipe's network section wants one.
-        listeners: hear of steps and epochs; those of the first process only.
+        listeners: receive steps and epochs; those of the first process only.
 
     Returns:
         The last checkpoint.

@@ -1,4 +1,4 @@
-"""Figures about predictions, in NumPy: what tables, manifests and cards print."""
+"""Figures about predictions, for tables, manifests and cards."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from fer_trainer.data.faceset import BoolArray, Float32Array, Int64Array
 
 ECE_BINS = 15
-"""As in Guo et al., arXiv:1706.04599."""
+"""Number of bins as in Guo et al., arXiv:1706.04599."""
 
 COVERAGE = 0.8
 """Share of the crops that get an answer; the others are called `uncertain`."""
 
 HURTFUL = ("angry", "sad")
-"""Answers that hurt when they are wrong: nobody likes to be told that they look angry."""
+"""Answers that hurt when they are wrong; people mind being called angry."""
 
 _RESAMPLES = 2_000
 
@@ -37,7 +37,7 @@ class ClassFigures:
 
 @dataclass(frozen=True, slots=True)
 class AnsweredFigures:
-    """What a classifier that may say `uncertain` answers.
+    """Figures of the answers of a classifier that may say `uncertain`.
 
     Attributes:
         coverage: share of the images that it answers.
@@ -50,7 +50,7 @@ class AnsweredFigures:
 
 @dataclass(frozen=True, slots=True)
 class PredictionFigures:
-    """What is said about one set of predictions.
+    """Figures about one set of predictions.
 
     Attributes:
         n: images.
@@ -60,7 +60,7 @@ class PredictionFigures:
         per_class: figures by label.
         confusion: counts, rows are the truth, columns the answer, in label order.
         ece: expected calibration error over 15 bins.
-        answered: what is left under the abstain threshold; None where none was given.
+        answered: figures of the answers above the abstain threshold; None without one.
     """
 
     n: int

@@ -1,4 +1,4 @@
-"""The teacher made of trained networks, one or an ensemble, that run on every batch."""
+"""The teacher made of trained networks, one or an ensemble, run on every batch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class NetworkTeacher:
         states: their checkpoints.
 
     Attributes:
-        members: what is told of each network in a targets file.
+        members: each network's record in a targets file.
         selected_on: `test` when that split chose one of them, else `valid`.
     """
 

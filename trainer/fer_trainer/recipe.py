@@ -1,4 +1,4 @@
-"""Recipes: one TOML file says everything a run depends on, besides the data."""
+"""Recipes, TOML files with everything that a run depends on besides the data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _RecipeSection(BaseModel):
 
 
 class DataSection(_RecipeSection):
-    """What the training images are taken to show."""
+    """The labels of the training images, and their sampling."""
 
     targets: Literal["label", "majority", "plurality", "distribution", "agreed"] = "label"
     votes_share: float = Field(default=0.0, ge=0.0, le=1.0, description="of FER+ in the labels")
@@ -51,7 +51,7 @@ NetworkName = Literal[
 
 
 class NetworkSection(_RecipeSection):
-    """Which network, and its settings; those below `width` are the student's.
+    """The network and its settings; those below `width` are the student's.
 
     Weights: `scratch`; `imagenet`, which torchvision fetches; `vggface2`, the published
     resnet50_ft_weight.pkl; `mobileface`, the published MobileFace_Identification_V2-0000.params;
@@ -100,7 +100,7 @@ class OptimSection(_RecipeSection):
 
 
 class AugmentSection(_RecipeSection):
-    """How strongly views differ from the images; shares of the side, degrees, probabilities."""
+    """Strength of the views' augmentation: shares of the side, degrees, probabilities."""
 
     flip: float = Field(default=0.5, ge=0.0, le=1.0)
     rotation_deg: float = Field(default=15.0, ge=0.0, le=180.0)
@@ -128,7 +128,7 @@ class LossSection(_RecipeSection):
 
 
 class DistillSection(_RecipeSection):
-    """How much a teacher is listened to: `alpha` of its loss, the rest of the labels'."""
+    """Weights of distillation: `alpha` of the teacher's loss, the rest of the labels'."""
 
     temperature: float = Field(default=4.0, gt=0.0)
     alpha: float = Field(default=0.7, ge=0.0, le=1.0)
@@ -213,7 +213,7 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 
 def packaged() -> list[str]:
-    """Names of the recipes that ship with the trainer."""
+    """Return the names of the recipes that ship with the trainer."""
     return sorted(path.stem for path in _PACKAGED.glob("*.toml"))
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint to a model folder the agent runs: graph, manifest and card, all measured."""
+"""Export of a checkpoint to a model folder with graph, manifest and card."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _CHECKED_CROPS = 256
 
 @dataclass(frozen=True, slots=True)
 class ExportedModel:
-    """What was written.
+    """An exported model folder.
 
     Attributes:
         folder: with `model.onnx`, `golden.npz`, `manifest.json` and `card.md`.
@@ -221,7 +221,7 @@ def _check(checkpoint: Checkpoint, faces: FaceSet) -> None:
 
 
 def _check_words(name: str, version: str, labels: tuple[str, ...]) -> None:
-    """Refuse before the work what the manifest would refuse after it."""
+    """Refuse words before the work that the manifest would refuse after it."""
     remedies = {
         "name": "call the folder by small letters, digits and hyphens",
         "version": "write three numbers, such as 1.2.3",
@@ -239,7 +239,7 @@ def _check_words(name: str, version: str, labels: tuple[str, ...]) -> None:
 
 
 def model_file(path: Path, precision: str) -> ModelFile:
-    """Describe a graph that lies in its folder."""
+    """Describe a graph that is in its folder."""
     return ModelFile.model_validate(
         {
             "path": path.name,

@@ -1,4 +1,7 @@
-"""One training step, as work on tensors that stay in their places; on a GPU, replayed."""
+"""The train step, and its form as a CUDA graph.
+
+Its tensors stay in their places in memory, so that a graph can be replayed on them.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +33,10 @@ _WARM_UP = 3
 
 
 class TrainStep:
-    """The step: views, teacher, losses, gradients, optimiser, moving average.
+    """The train step: views, teacher, losses, gradients, optimiser, moving average.
 
-    It takes no argument and looks at no number on the way: `begin` lays an epoch's numbers down,
-    and a counter on the device says whose turn it is. So a CUDA graph can hold the whole of it.
+    It takes no argument and reads no number on the host: `begin` copies an epoch's numbers to the
+    device, and a counter there selects the step's. So a CUDA graph can hold the whole of it.
 
     Args:
         recipe: all switches.
@@ -82,7 +85,7 @@ class TrainStep:
         return steps * self.batch_size * self._fabric.world_size
 
     def begin(self, epoch: int) -> None:
-        """Lay down an epoch's numbers."""
+        """Copy an epoch's numbers to the device."""
         view = TrainingView(self._recipe.train.seed, epoch, self._recipe.augment)
         view = self._teacher.view(epoch, view) if self._teacher else view
         self._augment = view.augment
@@ -146,7 +149,7 @@ class TrainStep:
 
 
 class CudaGraphStep:
-    """A step that is recorded into a CUDA graph after a few times, and replayed from then on.
+    """A train step that is captured in a CUDA graph after a few times, and replayed from then on.
 
     A step of a small network is some hundred short kernels; launched one by one they keep the
     processor busy, and a GPU idle. A replay launches all at once.

@@ -1,4 +1,4 @@
-"""The paper's tables: their rows, what each changes in a recipe, and the numbers it prints."""
+"""The rows of the paper's tables, with their changes of a recipe and the printed numbers."""
 
 from __future__ import annotations
 

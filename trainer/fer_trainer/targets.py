@@ -1,4 +1,4 @@
-"""Soft-target files: what a teacher said about views of the training images, and about the rest.
+"""Soft-target files with a teacher's logits for views of the training images and for the rest.
 
 A file is enough to train a student where no teacher fits, and to see how good the teacher is: it
 also holds the teacher's logits for the plain validation and test images. It holds no pictures.
@@ -92,10 +92,10 @@ def write_targets(
     device: torch.device,
     data_section: DataSection | None = None,
 ) -> None:
-    """Ask a teacher about several views of each training image, and about all other images.
+    """Write a teacher's logits for several views of each training image and for all other images.
 
     Args:
-        teacher: what is asked.
+        teacher: gives the logits.
         faces: the data.
         path: receives the file.
         views: V.

@@ -1,4 +1,4 @@
-"""Teachers: networks that run beside the student, or a file of what they said about its views."""
+"""Teachers, networks that run beside the student or a file of their logits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Teacher(Protocol):
-    """Says what it thinks of the training images' views."""
+    """Gives logits for the training images' views."""
 
     def view(self, epoch: int, wanted: TrainingView) -> TrainingView:
         """Choose the epoch's view; a teacher that runs takes the one that is wanted."""
@@ -81,7 +81,7 @@ class FileTeacher:
 def open_teacher(
     faces: FaceSet, device: torch.device, *, runs: Sequence[Path], targets: Path | None
 ) -> Teacher | None:
-    """Open what the command line names: runs, whose ensemble teaches, or a targets file.
+    """Open the teacher that the command line names: an ensemble of runs, or a targets file.
 
     Raises:
         CheckpointError: a file is broken, or of other classes or data.

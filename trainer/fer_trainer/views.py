@@ -1,4 +1,4 @@
-"""Which view of the training images an epoch takes."""
+"""The view of the training images that an epoch takes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TrainingView:
-    """Which view of the training images an epoch takes.
+    """The view of the training images that an epoch takes.
 
     Attributes:
         seed: of its draws.

@@ -1,4 +1,4 @@
-"""`fer-train publish`: a signed repository of models, for any static web server."""
+"""The commands of `fer-train publish`, which sign a repository of models."""
 
 from __future__ import annotations
 

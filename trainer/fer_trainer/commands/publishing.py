@@ -1,4 +1,4 @@
-"""What the publishing commands share: options, questions at the terminal, the way of a change."""
+"""Options, prompts and the steps from a change to its publication, for the publishing commands."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ ExpiresOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What every command that signs is told.
+    """The options of every command that signs.
 
     Attributes:
         folder: the repository.
@@ -73,7 +73,7 @@ class Asked:
 
     @property
     def publishes(self) -> bool:
-        """Whether the repository's folder is written."""
+        """True when the repository's folder is written."""
         return not self.dry_run and self.out is None
 
 
@@ -133,7 +133,7 @@ def finish(
     change: MetadataChange,
     now: datetime,
 ) -> PublishedRepository | None:
-    """Say what a change signs, sign it, and publish it or write it for others to sign.
+    """Explain a change, sign it, and publish it or write it for others to sign.
 
     Raises:
         ThresholdError: too few keys are here.
@@ -167,8 +167,8 @@ def finish(
     if area is None:
         raise ValueError("publishing needs the staging area")
     after = publication.publish(area, before, change, keyring, now)
-    stands = ", ".join(f"{role} {version}" for role, version in after.versions.items())
-    typer.echo(f"{asked.folder} now holds {stands}")
+    versions = ", ".join(f"{role} {version}" for role, version in after.versions.items())
+    typer.echo(f"{asked.folder} now holds {versions}")
     remind(after, now)
     return after
 
@@ -209,7 +209,7 @@ def password_source(files: Sequence[Path]) -> PasswordSource:
 
 
 def remind(after: PublishedRepository, now: datetime) -> None:
-    """Say on stderr what its owner must do soon."""
+    """Print the repository's faults and reminders on stderr."""
     from fer_trainer.publish import summary
 
     for line in (*summary.faults(after, now), *summary.reminders(after, now)):

@@ -1,4 +1,4 @@
-"""`evaluate`, `export` and `quantize`: from a trained network to a model the agent runs."""
+"""The commands `evaluate`, `export` and `quantize`, from a trained network to a model folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands share of the terminal: trainings and tables as they go, figures, JSON."""
+"""Trainings, tables, figures and JSON as the commands print them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def train_run(
     teacher = open_teacher(faces, fabric.device, runs=teachers or [], targets=targets)
     make_folder(out)
     with listeners.ProgressBar(recipe.train.epochs) as bar:
-        heard: list[Listener] = [
+        chosen: list[Listener] = [
             bar,
             listeners.JsonLines(out / "log.jsonl"),
             listeners.TensorBoard(out / "tb"),
@@ -54,7 +54,7 @@ def train_run(
             fabric,
             teacher=teacher,
             weights=weights,
-            listeners=heard,
+            listeners=chosen,
         )
     if fabric.is_global_zero:
         print(

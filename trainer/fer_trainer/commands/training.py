@@ -1,4 +1,4 @@
-"""`prepare`, `train`, `teacher` and `distill`: from a data set to a trained network."""
+"""The commands `prepare`, `train`, `teacher` and `distill`, from data to a trained network."""
 
 from __future__ import annotations
 

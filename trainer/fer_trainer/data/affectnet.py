@@ -1,4 +1,4 @@
-"""AffectNet with 7 or 8 classes, in both layouts its authors published.
+"""Reader of AffectNet with 7 or 8 classes, in both layouts that its authors published.
 
 The reduced set has `train_set` and `val_set` with `images/<n>.jpg` and `annotations/<n>_exp.npy`;
 the full set has `training.csv` and `validation.csv` with face boxes. Its validation images are 500

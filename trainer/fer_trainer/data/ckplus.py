@@ -1,4 +1,4 @@
-"""CK+48: the last frames of CK+ as 48x48 gray class folders, split by person.
+"""Reader of CK+48, the last frames of CK+ as 48x48 gray class folders, split by person.
 
 Source: Lucey et al., The Extended Cohn-Kanade Dataset, CVPR Workshops 2010.
 """

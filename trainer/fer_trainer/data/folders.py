@@ -1,4 +1,4 @@
-"""Any folder of class folders, with or without split folders above them."""
+"""Reader of class folders, with or without split folders above them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources that are folders of picture files: list first, check, then decode through the cache."""
+"""Decoding of listed picture files through the cache, and their split by hash."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class PictureFile:
 
 
 def held_out(key: str, *, valid: float, test: float = 0.0) -> Split:
-    """Assign a name, or a person, to a split for ever: by its hash, whatever else is in the set.
+    """Assign a name, or a person, to a split by its hash, whatever else is in the set.
 
     Args:
-        key: file name, or subject so that nobody is in two splits.
+        key: file name, or subject so that no person is in two splits.
         valid: share for validation.
         test: share for the test.
     """

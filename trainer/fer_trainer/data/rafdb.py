@@ -1,4 +1,4 @@
-"""RAF-DB's basic emotions: `list_patition_label.txt` (so spelt by its authors) and aligned faces.
+"""Reader of RAF-DB's basic emotions, aligned faces and `list_patition_label.txt` (its spelling).
 
 Source: Li et al., Reliable Crowdsourcing and Deep Locality-Preserving Learning, CVPR 2017.
 """

@@ -1,4 +1,4 @@
-"""What a publication changes: new metadata out of the old, not yet signed. Pure.
+"""Changes of a repository, new unsigned metadata made from the old without input or output.
 
 Only root and targets are changed by people; snapshot and timestamp follow from them
 (`online`). A version number is always one more than the last.
@@ -59,7 +59,7 @@ class MetadataChange:
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """Which keys a role gets and loses.
+    """The keys that a role gets and loses.
 
     Attributes:
         role: whose keys.
@@ -186,7 +186,7 @@ def renew(
 def online(
     repository: PublishedRepository | None, change: MetadataChange, root: Root, now: datetime
 ) -> tuple[Metadata[Snapshot] | None, Metadata[Timestamp]]:
-    """Work out what follows from a change: a new snapshot where there must be one, and timestamp.
+    """Make the timestamp, and where it is needed the snapshot, that follow from a change.
 
     Args:
         repository: what is published; None for a new repository.
@@ -218,14 +218,14 @@ def online(
 def online_roles(
     repository: PublishedRepository | None, change: MetadataChange, root: Root, now: datetime
 ) -> tuple[RoleName, ...]:
-    """Say which of the online roles sign when a change is published."""
+    """Return the online roles that sign when a change is published."""
     if repository is None or _needs_snapshot(repository, change, root, now):
         return ("snapshot", "timestamp")
     return ("timestamp",)
 
 
 def with_snapshot(timestamp: Metadata[Timestamp], snapshot: Metadata[Snapshot]) -> None:
-    """Let a timestamp name a snapshot, which is signed already."""
+    """Set the snapshot, signed already, that a timestamp names."""
     timestamp.signed.snapshot_meta = _meta(snapshot)
 
 
@@ -277,7 +277,7 @@ def _check_role(root: Root, role: RoleName) -> None:
 
 
 def _is_published(repository: PublishedRepository, release: CheckedRelease) -> bool:
-    """Tell whether just this is published.
+    """Return whether exactly this is published.
 
     Raises:
         PublishedError: the version is, or was, published with other content.

@@ -1,8 +1,8 @@
-"""A change on its way between machines: partly signed metadata and its files in a folder.
+"""A pending change, stored in a folder until enough keys have signed it.
 
 `targets.json` and `root.json` are what will be published; `base.root.json` is the root before, and
-says which keys must sign. Whoever adds a signature reads the metadata itself, never a description
-that came with it; and the repository verifies everything when the change is applied.
+says which keys must sign. A signer reads the metadata itself, never a description that came with
+it; and the repository verifies everything when the change is applied.
 """
 
 from __future__ import annotations

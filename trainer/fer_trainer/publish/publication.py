@@ -1,4 +1,4 @@
-"""From a signed change to the served folder: everything is checked before anything is written."""
+"""Publication of a signed change into the served folder, after all checks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def publish(
         now: the time.
 
     Returns:
-        What is published afterwards, read back and verified.
+        The repository as published afterwards, read back and verified.
 
     Raises:
         ThresholdError: signatures are missing, on the change or for lack of online keys.
@@ -82,7 +82,7 @@ def publish(
 def require_online_keys(
     before: PublishedRepository | None, change: MetadataChange, keyring: Keyring, now: datetime
 ) -> None:
-    """Refuse early, before anybody is asked for a password, when online keys are not here.
+    """Refuse early, before a password is asked for, when online keys are not here.
 
     Raises:
         ThresholdError: they are not.
@@ -149,11 +149,11 @@ def _check_change(
             remedy="add to it with `fer-train publish add`, or name an empty folder",
         )
     for role, metadata in change.parts:
-        stands = before.versions[role] if before is not None else 0
-        if metadata.signed.version != stands + 1:
+        current = before.versions[role] if before is not None else 0
+        if metadata.signed.version != current + 1:
             raise RepositoryError(
                 f"the change is for {role} {metadata.signed.version - 1}, "
-                f"{folder} stands at {stands}",
+                f"{folder} stands at {current}",
                 remedy="make the change again from what is published now",
             )
         if metadata.signed.is_expired(now):
@@ -169,7 +169,7 @@ def _check_change(
 
 
 def _check_targets(folder: Path, change: MetadataChange) -> None:
-    """Every file on the new list must be published already or come with the change."""
+    """Refuse a list with a file that is neither published already nor part of the change."""
     if change.targets is None:
         return
     size_bytes = len(change.targets.to_bytes())

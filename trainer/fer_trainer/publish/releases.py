@@ -1,4 +1,4 @@
-"""A model's folder, checked the way a device will check it before it is signed."""
+"""Check of a model's folder before it is signed, as devices will check it."""
 
 from __future__ import annotations
 

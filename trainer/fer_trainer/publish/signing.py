@@ -1,4 +1,4 @@
-"""Which keys sign what, and the signing: only as many keys are asked for as must sign."""
+"""Choice of the keys that sign a change, as few as must, and the signing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """So many of these keys must sign.
+    """A number of signatures that are needed, and the keys that may give them.
 
     Attributes:
         by: whose keys they are, for people.
@@ -38,7 +38,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class SigningPlan:
-    """Who signs now, and what is still missing then.
+    """The keys that sign now, and the signatures that are missing afterwards.
 
     Attributes:
         signers: keys that are here and sign now.
@@ -83,7 +83,7 @@ class Keyring:
     _open: dict[str, CryptoSigner] = field(default_factory=dict)
 
     def signer(self, keyid: str) -> CryptoSigner:
-        """Return what signs with a key.
+        """Return the signer of a key.
 
         Raises:
             KeyFileError: the key cannot be read or decrypted.
@@ -94,7 +94,7 @@ class Keyring:
 
 
 def needs_of(role: RoleName, root: Root, previous: Root | None) -> tuple[Need, ...]:
-    """Say who must sign a role's metadata.
+    """Return the signatures that a role's metadata needs.
 
     Args:
         role: the role.
@@ -137,7 +137,7 @@ def choose(needs: Sequence[Need], here: Iterable[str], signed: Iterable[str] = (
 def plans(
     change: MetadataChange, previous: Root | None, here: Iterable[str]
 ) -> dict[RoleName, SigningPlan]:
-    """Choose who signs each part of a change; signatures that it has already count if valid."""
+    """Choose the keys that sign each part of a change; valid signatures that it has count."""
     available = set(here)
     return {
         role: choose(
@@ -152,7 +152,7 @@ def plans(
 def sign(
     change: MetadataChange, previous: Root | None, keyring: Keyring
 ) -> dict[RoleName, SigningPlan]:
-    """Sign a change with the keys that are here; returns who did, and what is missing.
+    """Sign a change with the keys that are here; returns each part's plan.
 
     Raises:
         KeyFileError: a key cannot be read or decrypted; nothing is signed then.

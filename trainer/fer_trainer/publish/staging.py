@@ -1,8 +1,8 @@
-"""Files laid into a served folder so that a reader never meets half a publication.
+"""Staging area of a served folder, whose reader never meets half a publication.
 
 New files are first made whole in `.publish/next`, on the same disk. A list of them, in the order
 in which they appear, is the point of no return: before it exists a failed publication leaves
-nothing, and once it exists whoever publishes next finishes the renames that a crash cut short. The
+nothing, and once it exists the next publication finishes the renames that a crash cut short. The
 order is content, then metadata, and `timestamp.json` last, which alone makes the rest visible.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 STAGING_FOLDER: Final = ".publish"
-"""Folder inside the repository that is nobody's but the publisher's; nothing in it is secret."""
+"""Folder inside the repository that only the publisher uses; nothing in it is secret."""
 
 _NEXT = "next"
 _ORDER = "order.json"
@@ -35,7 +35,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 class StagingArea:
-    """Where a publication is made ready.
+    """The folder where a publication is made ready.
 
     Args:
         folder: the repository's folder, locked by the caller.
@@ -141,7 +141,7 @@ def open_area(folder: Path) -> Iterator[StagingArea]:
     What was made ready and not published is gone afterwards.
 
     Raises:
-        TemporaryError: somebody else publishes there now.
+        TemporaryError: another process publishes there now.
         StorageError: the disk refuses it.
     """
     with _storing(folder):
@@ -165,7 +165,7 @@ def open_area(folder: Path) -> Iterator[StagingArea]:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Tell whether a publication was cut short there."""
+    """Return whether a publication was cut short there."""
     return (folder / STAGING_FOLDER / _ORDER).exists()
 
 

@@ -1,4 +1,4 @@
-"""What will be signed, in plain words: taken from the metadata itself and from nothing else."""
+"""Descriptions of changes and repositories for people, made from the metadata alone."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def describe(
 
 
 def faults(repository: PublishedRepository, now: datetime) -> list[str]:
-    """Return why devices refuse a repository, or parts of it; empty where they do not."""
+    """Return why devices refuse a repository or parts of it; empty where they do not."""
     expired = [
         f"{role} has expired on {signed.expires:%F}: {_renewal(role)}"
         for role, signed in repository.signed.items()
@@ -72,7 +72,7 @@ def faults(repository: PublishedRepository, now: datetime) -> list[str]:
 
 
 def reminders(repository: PublishedRepository, now: datetime) -> list[str]:
-    """Return which signatures of offline keys expire soon."""
+    """Return reminders of offline keys' signatures that expire soon."""
     return [
         f"{role} expires in {(signed.expires - now).days} days: {_renewal(role)}"
         for role, signed in repository.signed.items()
@@ -83,7 +83,7 @@ def reminders(repository: PublishedRepository, now: datetime) -> list[str]:
 
 
 def status(repository: PublishedRepository, now: datetime) -> dict[str, Any]:
-    """Return what a repository holds, as JSON."""
+    """Return the content of a repository, as JSON."""
     root = repository.root.signed
     models: dict[str, dict[str, Any]] = {}
     for target in repository.targets.signed.targets.values():

@@ -1,4 +1,4 @@
-"""The report as Markdown with PNG files beside it, and as one HTML page that needs nothing else."""
+"""The report as Markdown with PNG files, and as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def markdown_table(table: ReportTable) -> str:
 
 
 def _notice(results: Results) -> str:
-    """Say that figures are of other data than the paper's; empty when all are of FER2013."""
+    """Return the notice of figures of other data; empty when all are of FER2013."""
     others = other_data(results)
     if not others:
         return ""

@@ -118,7 +118,7 @@ def _confusion(row: Any, record: dict[str, Any]) -> bytes:
 
 def _per_class(rows: list[tuple[Any, dict[str, Any]]]) -> bytes:
     figure, axes = _canvas(rows, 9.6, 4.2)
-    # rows of FER2013 and of FER+ may stand in one file, with seven and eight classes
+    # rows of FER2013 and of FER+ may be in one file, with seven and eight classes
     labels = ordered({label for _, record in rows for label in record["test"]["per_class"]})
     width = 0.8 / len(rows)
     for number, (row, record) in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Tables 1 to 3 as plain cells, from a results file; rows that were not measured say so."""
+"""Tables 1 to 3 as plain cells, from a results file."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def tables(results: Results) -> tuple[ReportTable, ReportTable, ReportTable]:
 
 
 def other_data(results: Results) -> tuple[str, ...]:
-    """Say which data other than the whole of FER2013 was measured on, each once."""
+    """Return the data other than the whole of FER2013 that was measured on, each once."""
     grids = (results.rows.get("baselines", {}), results.rows.get("ablation", {}))
     records = [one for rows in grids for found in rows.values() for one in _of_one_data(found)]
     others = {
@@ -84,7 +84,7 @@ def other_data(results: Results) -> tuple[str, ...]:
 
 
 def data_of(record: dict[str, Any]) -> str:
-    """Name what a record was measured on; empty for the whole of FER2013."""
+    """Name the data that a record was measured on; empty for the whole of FER2013."""
     name = str(record["dataset"])
     if name != NAMES["fer2013"]:
         return name
