@@ -1,4 +1,4 @@
-"""What holds for all commands: help that comes at once, and an end by Ctrl-C."""
+"""Help that loads nothing heavy, and the end by Ctrl-C, of all commands."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def few(faces: FaceSet) -> FaceSet:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("table", "row"), ROWS)
-def test_every_row_is_trained_judged_and_shown(
+def test_every_row_is_trained_evaluated_and_shown(
     table: str, row: TableRow, few: FaceSet, run: Run, fabric: Fabric, runs: Path
 ) -> None:
     recipe = load_recipe("tests-smoke")

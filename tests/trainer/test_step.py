@@ -1,4 +1,4 @@
-"""The step that a CUDA graph records: made of the same numbers as one that is launched."""
+"""The moving average, and the train step in a CUDA graph, equal to one that is launched."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EVERYTHING = {
 }  # fmt: skip
 
 
-def test_average_follows_by_the_share_it_is_told() -> None:
+def test_average_follows_by_the_given_share() -> None:
     network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
     average = MovingAverage(network)
     start = average.module[0].weight.clone()

@@ -2,9 +2,8 @@
 
 A network trained on few images of a class predicts it too seldom. Subtracting tau times the
 logarithm of a class's share of the training images from its logit counters that, without training
-again. The validation split chooses tau.
-Either all classes move, or only those below an even share, which leaves the frequent ones, and what
-they are mistaken for, as they are.
+again. The validation split chooses tau. Either all classes move, or only those below an even share,
+which leaves the frequent classes and their mistakes as they are.
 
 Source: post-hoc logit adjustment, Menon et al., arXiv:2007.07314.
 """

@@ -1,4 +1,7 @@
-"""Checkpoint files, each with everything that a run needs to go on."""
+"""Checkpoint files, each with everything that a run needs to go on.
+
+A file is written whole or not at all.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +99,7 @@ class Keeper:
 
     The first is written at once. After that saving takes at most a twentieth of the time: epochs
     of a few tenths of a second, on a GPU, are not all written, and a killed run does the last few
-    again. What was better meanwhile is held in memory.
+    again. A better checkpoint of that time is held in memory.
 
     Args:
         run: receives `last.ckpt` and `best.ckpt`.

@@ -1,6 +1,7 @@
-"""A camera's faults as augmentation, from dim light to JPEG.
+"""A camera's faults as augmentation.
 
-Batched on the device, and drawn like the other views: from numbers that any device can draw again.
+Dim light, blur, noise, few pixels and JPEG, batched on the device. They are drawn like the other
+views, from numbers that every device draws alike.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from tiny_models import entry, write_graph, write_model
 
 @pytest.fixture(scope="session")
 def built() -> Any:
-    """The commands, made once: Typer makes them anew at each call, which takes most of a call."""
+    """The commands, made once: Typer makes them again at each call, which takes most of a call."""
     return get_command(app)
 
 

@@ -1,4 +1,4 @@
-"""A change carried between machines until enough keys have signed it."""
+"""A pending change that goes between machines until enough keys have signed it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def other(new_publisher: Publisher) -> Publisher:
-    """A second machine with a key of its own, whose password is another."""
+    """A second machine with a separate key and another password."""
     machine = Publisher(
         new_publisher.folder.parent / "other", new_publisher.capsys, new_publisher.monkeypatch
     )
@@ -103,7 +103,7 @@ def test_models_are_signed_where_no_online_key_is(
     assert publisher.models == ["tiny 1.0.0"]
 
 
-def test_whoever_signs_reads_the_metadata_and_not_a_description(
+def test_a_signer_reads_the_metadata_and_not_a_description(
     new_publisher: Publisher, other: Publisher, tiny: Path, tmp_path: Path
 ) -> None:
     start(new_publisher, other)

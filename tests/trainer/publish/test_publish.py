@@ -1,4 +1,4 @@
-"""From a model's folder to a device, over HTTP, with python-tuf's own client."""
+"""Publication of model folders, and a device that reads them over HTTP with python-tuf's client."""
 
 from __future__ import annotations
 

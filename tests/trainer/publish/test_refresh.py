@@ -1,4 +1,4 @@
-"""Signatures that run out, and the timer that renews them with the online keys alone."""
+"""Expiry of signatures, and the timer that renews them with the online keys alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys that come and go: devices follow, and what old keys sign afterwards counts for nothing."""
+"""Rotation of keys, which devices follow, and later signatures of old keys, which they refuse."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def forge(publisher: Publisher, role: str, path: str, label: str) -> None:
-    """Sign a role's metadata again with one key, as whoever took that key could."""
+    """Sign a role's metadata again with one key, as a thief of that key could."""
     place = publisher.repository / path
     metadata = Metadata.from_bytes(place.read_bytes())
     metadata.signed.version += 1

@@ -103,7 +103,7 @@ def carry_out(
         renews_root: whether the change ends an expired root.
 
     Returns:
-        What is published afterwards; None when nothing was written there.
+        The repository as published afterwards; None when nothing was written there.
 
     Raises:
         AgentError: as in `finish`; the repository does not verify or its root has expired.

@@ -1,7 +1,7 @@
 """Targets from FER+, ten people's votes for each FER2013 image.
 
-What counts as an image's class when a figure is reported, over PrivateTest's 3,573 images that have
-votes: the class with the most votes of all ten columns. 28 images whose most votes are for
+Figures are reported over PrivateTest's 3,573 images that have votes. An image's class is the one
+with the most votes of all ten columns. 28 images whose most votes are for
 `unknown` or `not a face` alone are left out, which leaves 3,545. In 151 of those several emotions
 share the most votes, and the first in the table's order counts (`labels.TABLE_ORDER`); in 25 an
 emotion shares them with `unknown`, and the emotion counts. Both is what `argmax` over the published

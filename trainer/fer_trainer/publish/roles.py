@@ -1,6 +1,6 @@
 """The four roles of a repository, their expiry and the number of keys that must sign.
 
-Source: The Update Framework specification 1.0, section 2.1; the names are its own.
+Source: The Update Framework specification 1.0, section 2.1, which has the names.
 """
 
 from __future__ import annotations

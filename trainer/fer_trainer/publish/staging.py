@@ -104,7 +104,7 @@ class StagingArea:
         """Finish a publication that was cut short, or forget one that was not yet whole.
 
         Returns:
-            Whether there was one to finish.
+            True when there was one to finish.
 
         Raises:
             StorageError: the disk refuses it.
@@ -138,7 +138,7 @@ class StagingArea:
 def open_area(folder: Path) -> Iterator[StagingArea]:
     """Lock a repository's folder, finish what a crash cut short, and give its staging area.
 
-    What was made ready and not published is gone afterwards.
+    Files made ready and not published are deleted afterwards.
 
     Raises:
         TemporaryError: another process publishes there now.
