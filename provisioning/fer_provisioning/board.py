@@ -31,7 +31,7 @@ class UnsupportedBoardError(UnavailableError):
     """The board's system cannot run the agent."""
 
 
-class Kind(str, Enum):
+class BoardKind(str, Enum):
     """Which way of installing a board needs."""
 
     PI = "pi"
@@ -86,7 +86,7 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
-class Board:
+class TargetBoard:
     """A board that can run the agent, and how.
 
     Attributes:
@@ -100,7 +100,7 @@ class Board:
         is_here: whether it is this machine, which keeps the commands that install.
     """
 
-    kind: Kind
+    kind: BoardKind
     name: str = field(compare=False)
     python: tuple[int, int]
     architecture: str
@@ -112,7 +112,7 @@ class Board:
     @property
     def system_site_packages(self) -> bool:
         """Whether the environment sees the system's Python packages: picamera2 and TensorRT."""
-        return self.kind is not Kind.PLAIN
+        return self.kind is not BoardKind.PLAIN
 
     @property
     def apt_packages(self) -> dict[str, str]:
@@ -120,14 +120,16 @@ class Board:
 
         A Jetson builds pycuda from its source.
         """
-        if self.kind is Kind.PI:
+        if self.kind is BoardKind.PI:
             return {"picamera2": "python3-picamera2"}
-        return {"headers": "python3-dev", "compiler": "g++"} if self.kind is Kind.JETSON else {}
+        return (
+            {"headers": "python3-dev", "compiler": "g++"} if self.kind is BoardKind.JETSON else {}
+        )
 
     @property
     def extra_names(self) -> tuple[str, ...]:
         """Extras of the wheel that this board needs."""
-        jetson = ("jetson",) if self.kind is Kind.JETSON else ()
+        jetson = ("jetson",) if self.kind is BoardKind.JETSON else ()
         return (*jetson, "provision") if self.is_here else jetson
 
     @property
@@ -138,23 +140,27 @@ class Board:
     @property
     def modules(self) -> tuple[str, ...]:
         """Modules to import before a release is trusted."""
-        own = {Kind.PI: ("picamera2",), Kind.JETSON: ("tensorrt", "pycuda.driver"), Kind.PLAIN: ()}
+        own = {
+            BoardKind.PI: ("picamera2",),
+            BoardKind.JETSON: ("tensorrt", "pycuda.driver"),
+            BoardKind.PLAIN: (),
+        }
         return ("numpy", "cv2", "onnxruntime", "paho.mqtt.client", *own[self.kind], "fer_agent.cli")
 
     @property
     def camera(self) -> str:
         """The camera such a board usually has, as the configuration names it."""
-        return "picam:0" if self.kind is Kind.PI else "/dev/video0"
+        return "picam:0" if self.kind is BoardKind.PI else "/dev/video0"
 
     @property
     def groups(self) -> tuple[str, ...]:
         """Groups the unit's drop-in names; systemd refuses to start with one that is missing."""
-        return ("video", "render") if self.kind is Kind.JETSON else ("video",)
+        return ("video", "render") if self.kind is BoardKind.JETSON else ("video",)
 
     @property
     def dropins(self) -> tuple[str, ...]:
         """Drop-ins of the unit that belong on this board."""
-        board = () if self.kind is Kind.PLAIN else (f"{self.kind.value}.conf",)
+        board = () if self.kind is BoardKind.PLAIN else (f"{self.kind.value}.conf",)
         # Unknown keys are warnings in every start's log, so older systemds have a way of their own.
         growing = "growing-delay.conf" if self.systemd >= 254 else "growing-delay-before-254.conf"
         return (*board, growing)
@@ -162,10 +168,10 @@ class Board:
     @property
     def sync_dropins(self) -> tuple[str, ...]:
         """Drop-ins of the sync's unit that belong on this board."""
-        return ("jetson-sync.conf",) if self.kind is Kind.JETSON else ()
+        return ("jetson-sync.conf",) if self.kind is BoardKind.JETSON else ()
 
 
-def identify(probe: Probe, *, is_here: bool = False) -> Board:
+def identify(probe: Probe, *, is_here: bool = False) -> TargetBoard:
     """Say what a board is; `is_here` says that it is this machine.
 
     Raises:
@@ -173,11 +179,11 @@ def identify(probe: Probe, *, is_here: bool = False) -> Board:
     """
     _check_system(probe)
     python = _version(probe.get("python"))
-    kind, name, constraints = Kind.PLAIN, probe.get("os_name"), "default"
+    kind, name, constraints = BoardKind.PLAIN, probe.get("os_name"), "default"
     if probe.get("tegra") or probe.get("l4t"):
-        kind, name = Kind.JETSON, f"{probe.get('model') or 'Jetson'}, {_jetpack(probe)}"
+        kind, name = BoardKind.JETSON, f"{probe.get('model') or 'Jetson'}, {_jetpack(probe)}"
     elif probe.get("model").startswith("Raspberry Pi") and probe.get("os_id") == "debian":
-        kind, name = Kind.PI, f"{probe.get('model')}, {_pi_system(probe)}"
+        kind, name = BoardKind.PI, f"{probe.get('model')}, {_pi_system(probe)}"
     if python < MIN_PYTHON:
         raise UnsupportedBoardError(
             f"its Python is {probe.get('python') or 'missing'}; the agent needs 3.10 or newer",
@@ -185,11 +191,11 @@ def identify(probe: Probe, *, is_here: bool = False) -> Board:
             if probe.get("python")
             else "install python3 there",
         )
-    if kind is Kind.PI and probe.get("os_codename") == "bookworm":
+    if kind is BoardKind.PI and probe.get("os_codename") == "bookworm":
         constraints = "bookworm-pi"
     elif python == (3, 10):
         constraints = "py310"
-    return Board(
+    return TargetBoard(
         kind=kind,
         name=name,
         python=python,

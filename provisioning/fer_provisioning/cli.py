@@ -122,7 +122,7 @@ def install(
         if reach.ask:
             _answer(fleet, Path(folder))
         read = partial(remote.read_file, fleet)
-        job = deploy.Job(bundler, offline, reinstall, apt_wait, read)
+        job = deploy.DeployJob(bundler, offline, reinstall, apt_wait, read)
         fleet.plan(partial(deploy.install, job=job))
         _finish(fleet, "installed", reach, dry_run=dry_run, as_json=as_json)
 
@@ -142,7 +142,7 @@ def upgrade(
     bundler = Bundler(wheel=wheel, offline=offline, say=_say)
     with _opened(reach) as fleet, closing(bundler):
         read = partial(remote.read_file, fleet)
-        job = deploy.Job(bundler, offline, reinstall, apt_wait, read)
+        job = deploy.DeployJob(bundler, offline, reinstall, apt_wait, read)
         fleet.plan(partial(deploy.upgrade, job=job))
         _finish(fleet, "upgraded", reach, dry_run=dry_run, as_json=as_json)
 

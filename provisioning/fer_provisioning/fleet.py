@@ -26,7 +26,7 @@ from pyinfra.operations import apt, files, server
 
 from fer_agent.errors import AgentError
 from fer_provisioning import failures, layout
-from fer_provisioning.board import Board, Probe, UnsupportedBoardError, identify
+from fer_provisioning.board import Probe, TargetBoard, UnsupportedBoardError, identify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -70,8 +70,8 @@ class Site:
     host: Host
     root: dict[str, Any] = field(default_factory=dict)
     probe: Probe = field(default_factory=Probe)
-    board: Board | None = None
-    steps: list[Step] = field(default_factory=list)
+    board: TargetBoard | None = None
+    steps: list[PlannedStep] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     error: AgentError | None = None
 
@@ -86,7 +86,7 @@ class Site:
         """Plan one step: a pyinfra operation, run as root."""
         meta = operation(*args, name=name, **kwargs, **self.root)
         slow = operation in _SLOW
-        self.steps.append(Step(name, self.host.op_hash_order[-1], meta.will_change, slow))
+        self.steps.append(PlannedStep(name, self.host.op_hash_order[-1], meta.will_change, slow))
 
     def add_script(self, name: str, script: str, *arguments: str) -> None:
         """Plan one step that runs a script of ours on the board; it counts as a change."""
@@ -95,7 +95,7 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PlannedStep:
     """A planned step.
 
     Attributes:
@@ -327,7 +327,7 @@ class Fleet:
             if told.changed:
                 site.changed.append(step.name)
 
-    def _run_step(self, site: Site, step: Step) -> bool:
+    def _run_step(self, site: Site, step: PlannedStep) -> bool:
         """Run one step; returns whether it changed anything.
 
         Raises:

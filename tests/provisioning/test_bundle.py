@@ -8,7 +8,7 @@ import pytest
 
 from fer_agent.errors import UsageError
 from fer_provisioning import layout
-from fer_provisioning.board import Board, Kind
+from fer_provisioning.board import BoardKind, TargetBoard
 from fer_provisioning.bundle import (
     Bundler,
     missing_requirements,
@@ -19,8 +19,8 @@ from fer_provisioning.bundle import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-PI = Board(
-    kind=Kind.PI,
+PI = TargetBoard(
+    kind=BoardKind.PI,
     name="a Pi",
     python=(3, 11),
     architecture="aarch64",
@@ -30,7 +30,7 @@ PI = Board(
 )
 
 
-JETSON = Board(Kind.JETSON, "", (3, 10), "aarch64", (2, 35), 249, "py310")
+JETSON = TargetBoard(BoardKind.JETSON, "", (3, 10), "aarch64", (2, 35), 249, "py310")
 
 
 def make_wheel(
