@@ -1,4 +1,4 @@
-"""What a board is, and how an agent is installed there; boards that cannot run one are refused."""
+"""Identifies boards from a probe's answers, and refuses those that cannot run an agent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OLD_JETPACKS = {
     35: "JetPack 5 (Python 3.8)",
 }
 _JETPACK_PARTS = {"tensorrt": "TensorRT for Python", "nvcc": "the CUDA toolkit"}
-"""What a Jetson flashed without JetPack's components lacks, by the probe's word for it."""
+"""Parts that a Jetson flashed without JetPack's components lacks, by the probe's word."""
 
 
 class UnsupportedBoardError(UnavailableError):
@@ -32,7 +32,7 @@ class UnsupportedBoardError(UnavailableError):
 
 
 class BoardKind(str, Enum):
-    """Which way of installing a board needs."""
+    """The way of installing that a board needs."""
 
     PI = "pi"
     JETSON = "jetson"
@@ -41,7 +41,7 @@ class BoardKind(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What `probe.sh` found; empty strings where the board does not know.
+    """Answers of `probe.sh`; empty strings where the board does not know.
 
     Attributes:
         values: single values by their name.
@@ -87,10 +87,10 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class TargetBoard:
-    """A board that can run the agent, and how.
+    """A board that can run the agent, and the facts that its installation depends on.
 
     Attributes:
-        kind: which way of installing it needs.
+        kind: the way of installing that it needs.
         name: model and system, for people; boards that differ in it alone get the same release.
         python: major and minor version of the system's python3.
         architecture: as wheels call it, `aarch64` or `x86_64`.
@@ -111,7 +111,7 @@ class TargetBoard:
 
     @property
     def system_site_packages(self) -> bool:
-        """Whether the environment sees the system's Python packages: picamera2 and TensorRT."""
+        """True where the environment sees the system's Python packages: picamera2 and TensorRT."""
         return self.kind is not BoardKind.PLAIN
 
     @property
@@ -161,7 +161,7 @@ class TargetBoard:
     def dropins(self) -> tuple[str, ...]:
         """Drop-ins of the unit that belong on this board."""
         board = () if self.kind is BoardKind.PLAIN else (f"{self.kind.value}.conf",)
-        # Unknown keys are warnings in every start's log, so older systemds have a way of their own.
+        # Unknown keys are warnings in every start's log, so older systemds get a separate file.
         growing = "growing-delay.conf" if self.systemd >= 254 else "growing-delay-before-254.conf"
         return (*board, growing)
 
@@ -172,7 +172,7 @@ class TargetBoard:
 
 
 def identify(probe: Probe, *, is_here: bool = False) -> TargetBoard:
-    """Say what a board is; `is_here` says that it is this machine.
+    """Tell a board from its probe; `is_here` says that it is this machine.
 
     Raises:
         UnsupportedBoardError: it cannot run the agent; the message says why.

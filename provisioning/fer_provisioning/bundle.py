@@ -1,4 +1,4 @@
-"""What is copied to a board: the wheel, pip, version pins, the unit, and offline all the rest."""
+"""Bundles to copy to a board: the wheel, pip, version pins, units, and offline all packages."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Bundler:
     Args:
         wheel: the agent's wheel; None builds it from the checkout, or fetches this version.
         offline: put every wheel the board needs into the bundle.
-        say: told what takes long.
+        say: called with a line before work that takes long.
     """
 
     def __init__(self, *, wheel: Path | None, offline: bool, say: Callable[[str], None]) -> None:
@@ -99,7 +99,7 @@ class Bundler:
         """Name the release for one kind of board.
 
         Raises:
-            UsageError: the wheel is none of ours.
+            UsageError: the file is no wheel of the agent.
             DownloadError: the wheel cannot be built or fetched.
         """
         with self._making:
@@ -117,7 +117,7 @@ class Bundler:
             return self._bundles[board]
 
     def _content(self, board: TargetBoard) -> tuple[AgentRelease, Path]:
-        """Put together what the release's id is made of."""
+        """Make the folder whose content the release's id is computed from."""
         if board in self._releases:
             return self._releases[board]
         wheel = self._agent_wheel()
@@ -333,7 +333,7 @@ def _pip(*arguments: str, what: str) -> None:
 
 
 def _digest(content: Path, board: TargetBoard) -> str:
-    """Hash what makes a release."""
+    """Hash the content and the board's facts that make a release."""
     digest = hashlib.sha256(
         repr((board.kind, board.python, board.architecture, board.extras)).encode()
     )

@@ -1,4 +1,4 @@
-"""The commands that work on boards: the only place of provisioning that prints, asks or exits."""
+"""Defines the commands that work on boards; nothing else in provisioning prints, asks or exits."""
 
 from __future__ import annotations
 
@@ -302,7 +302,7 @@ def _pair(text: str, form: str) -> tuple[str, str]:
 
 
 def _answer(fleet: Fleet, folder: Path) -> None:
-    """Ask what a new board's configuration needs, once for all boards that have none.
+    """Ask for the settings of a new board, once for all boards without a configuration.
 
     Args:
         fleet: connected boards.

@@ -1,7 +1,7 @@
-"""The steps that put an agent on a board and take it off: one deploy for this machine and for SSH.
+"""Plans the steps that install, upgrade and remove an agent, on this machine and over SSH.
 
-Every step looks first and changes only what differs. What a step cannot look at with a stock
-operation, the probe said: complete releases, and the stamp of what the service was started with.
+Every step looks first and changes only what differs. The probe answers what no stock operation can
+look at: complete releases, and the stamp of what the service was started with.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _AGAIN = "~"
 
 @dataclass(frozen=True, slots=True)
 class DeployJob:
-    """What a run lays down.
+    """The settings of one run for all its boards.
 
     Attributes:
         bundler: makes the release for each kind of board.
         offline: the board fetches nothing itself.
-        reinstall: make the release anew even when it is there.
+        reinstall: make the release again even when it is there.
         apt_wait_s: how long to wait for apt's lock, in seconds.
         read: reads a file on the board as root.
     """
@@ -147,7 +147,7 @@ def _system(site: Site, job: DeployJob) -> None:
 def _choose_release(site: Site, job: DeployJob) -> AgentRelease:
     """Return the release to run: one that is there already, or a new one.
 
-    A release that is made anew gets a number behind its id, so that the old one stays whole.
+    A release that is made again gets a number behind its id, so that the old one stays whole.
     """
     release = job.bundler.release(_board(site))
     there = [one for one in site.probe.releases if one.partition(_AGAIN)[0] == release.id]
