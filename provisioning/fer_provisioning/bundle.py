@@ -128,7 +128,7 @@ class Bundler:
         (agent / wheel.name).write_bytes(wheel.read_bytes())
         constraints = layout.constraints_folder() / f"{board.constraints}.txt"
         (content / "constraints.txt").write_bytes(constraints.read_bytes())
-        _copy_units(board, systemd)
+        copy_units(board, systemd)
         version = wheel_version(wheel)
         release = AgentRelease(f"{version}-{_digest(content, board)}", version)
         self._releases[board] = release, content
@@ -308,7 +308,8 @@ def missing_requirements(
     return sorted(missing)
 
 
-def _copy_units(board: TargetBoard, folder: Path) -> None:
+def copy_units(board: TargetBoard, folder: Path) -> None:
+    """Copy the units into a folder, with the drop-ins that belong on a board."""
     source = layout.units_folder()
     for unit in (layout.UNIT, layout.SYNC_UNIT, layout.SYNC_TIMER):
         (folder / unit).write_bytes((source / unit).read_bytes())
