@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCRIPT = "scripts/architecture.py"
+OTHERS = {"src/train.py"}  # of microsoft/FERPlus
 COPIED = ("agent/fer_agent", "trainer/fer_trainer", "provisioning/fer_provisioning")
 
 
@@ -118,3 +119,28 @@ def test_lines_are_counted_in_each_package_and_in_all(tree: Path) -> None:
     assert total == sum(len(file.read_text().splitlines()) for file in files)
     assert total == sum(counts.values())
     assert counts["errors"] == len((tree / "agent/fer_agent/errors.py").read_text().splitlines())
+
+
+def test_python_files_and_modules_named_in_the_docs_exist(root: Path) -> None:
+    files = [
+        f"/{path.relative_to(root)}"
+        for folder in ("agent", "trainer", "provisioning", "tests", "scripts", "benchmarks")
+        for path in (root / folder).rglob("*.py")
+    ]
+    pages = [*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("*/README.md")]
+    named, missing = set(), set()
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        # A path stands in backquotes, perhaps after `python` and before options.
+        for path in re.findall(r"`(?:python )?([\w./-]+\.py)\b[^`]*`", text):
+            named.add(path)
+            if path not in OTHERS and not any(file.endswith(f"/{path}") for file in files):
+                missing.add(f"{page.name}: {path}")
+        for module in re.findall(r"\bfer_(?:agent|trainer|provisioning)(?:\.\w+)+", text):
+            # The last part may be a function.
+            paths = [f"/{part.replace('.', '/')}" for part in (module, module.rpartition(".")[0])]
+            ends = tuple(f"{path}{end}" for path in paths for end in (".py", "/__init__.py"))
+            if not any(file.endswith(ends) for file in files):
+                missing.add(f"{page.name}: {module}")
+    assert len(named) > 60
+    assert not sorted(missing)
