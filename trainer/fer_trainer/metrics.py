@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from fer_agent.vision.classifier import softmax
 
 if TYPE_CHECKING:
     from fer_trainer.data.faceset import BoolArray, Float32Array, Int64Array
@@ -199,8 +201,7 @@ def fit_temperature(logits: Float32Array, truth: Int64Array) -> float:
 
 def probabilities(logits: Float32Array, temperature: float) -> Float32Array:
     """Turn logits (N, C) into probabilities, float32."""
-    scaled: Float32Array = softmax(logits / np.float32(temperature), axis=1).astype(np.float32)
-    return scaled
+    return softmax(logits, np.float32(temperature))
 
 
 def abstain_threshold(probs: Float32Array, *, coverage: float = COVERAGE) -> float:
