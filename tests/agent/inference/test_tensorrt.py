@@ -308,7 +308,7 @@ OPEN = f"""\
 import sys
 from pathlib import Path
 from fer_agent.inference import golden
-from fer_agent.models import store
+from fer_agent.models.store import find_model
 from fer_agent.inference.setting import Setting
 from fer_agent.inference.opening import open_model
 model = find_model({NAME!r})

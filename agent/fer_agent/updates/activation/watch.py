@@ -63,7 +63,6 @@ class ModelWatch:
         self._store, self._name, self._load = store, name, load
         self._rules = rules or Rules()
         self._frames, self._on_change = frames, on_change
-        self._counted: tuple[float, int, int] | None = None
         self._troubled = False
         self._lease = self._settled(None)
         self.ready = self._first()
@@ -71,6 +70,7 @@ class ModelWatch:
         fallback = self._before(self._lease) if self._lease is not None else None
         self.classifier = SwappableClassifier(self.ready.classifier, fallback)
         self._tally = Tally(None if self._lease is not None else WINDOW_S)
+        self._counted = (time.monotonic(), *frames())
         on_change(self.ready)
 
     def tick(self) -> None:
@@ -136,10 +136,8 @@ class ModelWatch:
 
     def _sample(self) -> None:
         now_s, (captured, processed) = time.monotonic(), self._frames()
-        before, self._counted = self._counted, (now_s, captured, processed)
-        if before is None:  # loading is no part of the first sample
-            return
-        before_s, captured_before, processed_before = before
+        before_s, captured_before, processed_before = self._counted
+        self._counted = (now_s, captured, processed)
         faces, faces_ns = self.classifier.take()
         self._tally.add(
             Sample(
