@@ -52,7 +52,7 @@ class MqttReport:
 
     @property
     def authorised(self) -> bool:
-        """Whether this user may publish and subscribe under the device's topics."""
+        """True if this user may publish and subscribe under the device's topics."""
         return not self.problem
 
     def to_json(self) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class _RoundTrip:
         return (time.perf_counter() - begun) * 1e3 if self._returned else None
 
     def problem(self, timeout_s: float) -> str:
-        """Return what went wrong as one sentence; empty when the message came back."""
+        """Return the problem as one sentence; empty when the message came back."""
         if self._returned:
             return ""
         if self._refused is not None:

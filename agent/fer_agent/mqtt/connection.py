@@ -50,7 +50,7 @@ more than the rest of publishing does, and while one is pending there is no othe
 
 
 class VersionRefusedError(BrokerError):
-    """The broker does not speak this version of MQTT, or may not: it closed the connection.
+    """The broker does not speak this version of MQTT, or did not answer and gave no reason.
 
     Attributes:
         certain: whether the broker gave this reason.
@@ -187,12 +187,19 @@ class Connection:
             raise _unreachable(self._settings, error) from error
         expires = time.monotonic() + timeout_s
         try:
-            while not self._connected:
-                self.loop_once(min(expires, deadline()) - time.monotonic())
-                self._check_answered(expired=min(expires, deadline()) <= time.monotonic())
+            while not self._connected and time.monotonic() < (limit := min(expires, deadline())):
+                self.loop_once(limit - time.monotonic())
         except BaseException:
             self.abort()
             raise
+        if not self._connected:
+            # amqtt waits for ever for the rest of a CONNECT with a will and MQTT 5's properties.
+            self.abort()
+            raise VersionRefusedError(
+                f"the broker at {self._settings} does not answer",
+                remedy="check that an MQTT broker listens there, and whether it wants TLS",
+                certain=False,
+            )
 
     def publish(self, message: Message) -> int:
         """Send a message, or leave it to the next `loop_once`; return its number here.
@@ -264,15 +271,6 @@ class Connection:
             return None
         cipher = transport.cipher()
         return f"{transport.version()}, {cipher[0] if cipher else 'unknown cipher'}"
-
-    def _check_answered(self, *, expired: bool) -> None:
-        if expired and not self._connected:
-            # amqtt waits for ever for the rest of a CONNECT with a will and MQTT 5's properties.
-            raise VersionRefusedError(
-                f"the broker at {self._settings} does not answer",
-                remedy="check that an MQTT broker listens there, and whether it wants TLS",
-                certain=False,
-            )
 
     def _read(self) -> None:
         while True:

@@ -27,13 +27,13 @@ from fer_agent.mqtt.payloads import (
     StatePayload,
     StatusPayload,
 )
-from fer_agent.vision.records import EmotionEvent, EventKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from fer_agent.mqtt.payloads import Box, Payload
     from fer_agent.system.clock import ClockReading
+    from fer_agent.vision.records import EmotionEvent
 
 _SEQUENCE_DIGITS = 16
 _ROUND = 4
@@ -213,7 +213,7 @@ def event_message(
         specversion="1.0",
         id=uuid7(),
         source=f"/fer/{identity.device_id}/cameras/{origin.camera}",
-        type=_EVENT_TYPES[event.kind],
+        type=f"fer.track.{event.kind.value}.v1",
         subject=str(event.track_id),
         time=clock.wall(event.captured_ns),
         recordedtime=clock.wall(recorded_ns),
@@ -276,15 +276,6 @@ def dominant_emotion(faces: Iterable[EmotionEvent]) -> str:
     if len(votes) > 1:
         votes.pop(UNCERTAIN, None)
     return max(votes, key=votes.__getitem__, default=NOBODY)
-
-
-_EVENT_TYPES: Final[
-    dict[EventKind, Literal["fer.track.started.v1", "fer.track.updated.v1", "fer.track.ended.v1"]]
-] = {
-    EventKind.STARTED: "fer.track.started.v1",
-    EventKind.UPDATED: "fer.track.updated.v1",
-    EventKind.ENDED: "fer.track.ended.v1",
-}
 
 
 def _model_ref(event: EmotionEvent, origin: Origin) -> ModelRef:

@@ -224,7 +224,7 @@ class MqttPublisher:
 
         Args:
             alert_id: last part of the topic: small letters, digits and inner hyphens.
-            text: what is wrong and what to do, for people.
+            text: the fault and its remedy, for people.
 
         Raises:
             ValueError: the id cannot stand in a topic.
@@ -260,7 +260,7 @@ class MqttPublisher:
 
     @property
     def connected(self) -> bool:
-        """Whether the broker accepted the last connection and it is not known to have ended."""
+        """True while a connection that the broker accepted is not known to have ended."""
         return self._session.connected
 
     def _topic(self, kind: MessageKind, name: str = "") -> Topic:

@@ -52,9 +52,9 @@ class RetainedTopics:
     def __contains__(self, topic: Topic) -> bool:
         return topic in self._topics
 
-    def put(self, retained: RetainedTopic) -> None:
-        """Add a topic, or replace its content in its old place."""
-        self._topics[retained.topic] = retained
+    def put(self, *topics: RetainedTopic) -> None:
+        """Add topics, or replace their content in their old places."""
+        self._topics.update((retained.topic, retained) for retained in topics)
 
     def all_due(self) -> None:
         """Make every topic due, as after connecting to a broker that may have none of them."""

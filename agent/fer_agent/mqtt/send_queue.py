@@ -74,8 +74,7 @@ class SendQueue:
     def add(self, event: QueuedEvent, *topics: RetainedTopic) -> None:
         """Add an event, and the retained topics that it changes; a full outbox drops one."""
         with self._lock:
-            for retained in topics:
-                self._retained.put(retained)
+            self._retained.put(*topics)
             lost = self._outbox.add(event)
             first = lost and not self._full
             self._full = self._full or lost
@@ -86,8 +85,7 @@ class SendQueue:
     def put(self, *topics: RetainedTopic) -> None:
         """Add retained topics, or replace their content."""
         with self._lock:
-            for retained in topics:
-                self._retained.put(retained)
+            self._retained.put(*topics)
         self._wake()
 
     def __contains__(self, topic: Topic) -> bool:

@@ -66,9 +66,9 @@ class MqttSession:
         wakeup: WakeupSocket,
         timing: SessionTiming,
         *,
-        subscriptions: tuple[str, ...] = (),
-        on_message: Callable[[Message], None] = lambda _message: None,
-        on_stop: Callable[[], None] = lambda: None,
+        subscriptions: tuple[str, ...],
+        on_message: Callable[[Message], None],
+        on_stop: Callable[[], None],
     ) -> None:
         """Prepare the thread; nothing is connected before `start`.
 
@@ -100,7 +100,7 @@ class MqttSession:
 
     @property
     def connected(self) -> bool:
-        """Whether the broker accepted the last connection and it is not known to have ended."""
+        """True while a connection that the broker accepted is not known to have ended."""
         return self._connected_ns is not None
 
     def start(self) -> None:
