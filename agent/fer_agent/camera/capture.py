@@ -9,8 +9,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from fer_agent.camera.backoff import Backoff
 from fer_agent.errors import CameraError
+from fer_agent.system.backoff import Backoff
 from fer_agent.vision.records import CameraState, CameraStatus, Frame, Gap
 
 if TYPE_CHECKING:
@@ -27,6 +27,11 @@ GOOD_S = 60.0
 OPEN_S = 10.0
 """How long opening or closing may take before the thread counts as stuck: a network camera sends
 a picture that stands alone every few seconds only, and a Pi camera's libcamera starts slowly."""
+
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 5.0
+"""Before a camera is opened again; with the opening itself one that came back is seen within ten
+seconds."""
 
 SILENT = "no pictures come from the camera"
 SILENT_REMEDY = "check the camera's cable and power; it is being opened again"
@@ -120,7 +125,7 @@ class CaptureThread:
         self._live = live
         self._deadline_s = deadline_s
         self._frozen = frozen
-        self._backoff = Backoff()
+        self._backoff = Backoff(first_s=FIRST_WAIT_S, longest_s=LONGEST_WAIT_S)
         self._stopped = threading.Event()
         self._overdue_s = math.inf
         self._thread = threading.Thread(target=self._run, name=f"camera-{name}", daemon=True)
