@@ -32,22 +32,13 @@ from fer_agent.updates.activation.versions import build_of
 from fer_agent.updates.activation.watch import ModelWatch
 from fer_agent.updates.news import UpdateNews
 from fer_agent.vision.classifier import CropClassifier
-from fer_agent.vision.motion_gate import RestingDetector
+from fer_agent.vision.motion_gate import MotionGatedDetector
 from fer_agent.vision.pacing import Pace, PacedCamera, ThrottleWatch
 from fer_agent.vision.pipeline import Pipeline
-from fer_agent.vision.recorder import Record, RecordingClassifier
+from fer_agent.vision.recorder import FrameRecorder, RecordingClassifier
 from fer_agent.vision.records import CameraState, CameraStatus, ModelIdentity
 from fer_agent.vision.smoother import EmotionSmoother
-from fer_agent.vision.timing import (
-    FirstFrames,
-    StageClock,
-    TimedCamera,
-    TimedClassifier,
-    TimedDetector,
-    TimedPublisher,
-    TimedSmoother,
-    TimedTracker,
-)
+from fer_agent.vision.timing import StageClock, TimedCamera, timed
 from fer_agent.vision.tracker import IouTracker
 
 if TYPE_CHECKING:
@@ -123,7 +114,7 @@ def build(
         publisher = _publisher(config, identity, models.ready, detector_info)
     record = None
     if options.record is not None:
-        record = Record(options.record, _record_header(config, models.ready, identity))
+        record = FrameRecorder(options.record, _record_header(config, models.ready, identity))
     pace = Pace()
     line = _Line(config, models.classifier, new_detector, record, options.max_frames, pace)
     pipelines: dict[str, Pipeline] = {}
@@ -185,7 +176,7 @@ class _Line:
     config: AgentConfig
     classifier: EmotionClassifier
     new_detector: Callable[[], FaceDetector]
-    record: Record | None
+    record: FrameRecorder | None
     max_frames: int | None
     pace: Pace
 
@@ -200,30 +191,32 @@ class _Line:
             seen = viewed = ViewedCamera(camera, view)
             outlet = OriginalCoordinates(outlet, viewed, view)
         seen = paced = PacedCamera(seen, self.pace, camera.stats)
-        seen = TimedCamera(seen, clock, own_pace=section.pace == "own")
-        if self.max_frames is not None:
-            seen = FirstFrames(seen, self.max_frames)
-        classifier: EmotionClassifier = TimedClassifier(self.classifier, clock)
+        own_pace = section.pace == "own"
+        seen = TimedCamera(seen, clock, own_pace=own_pace, max_frames=self.max_frames)
+        classifier = timed(self.classifier, "classify", clock)
         if self.record is not None:
             classifier = RecordingClassifier(classifier, self.record, name)
         pipeline = Pipeline(
             camera=seen,
             detector=self._detector(clock),
-            tracker=TimedTracker(IouTracker(self.config.tracker), clock),
+            tracker=timed(IouTracker(self.config.tracker), "track", clock),
             classifier=classifier,
-            smoother=TimedSmoother(_smoother(self.config), clock),
-            publisher=TimedPublisher(outlet, clock),
+            smoother=timed(_smoother(self.config), "smooth", clock),
+            publisher=timed(outlet, "publish", clock),
         )
         return pipeline, CameraMeter(paced.stats, clock)
 
     def _detector(self, clock: StageClock) -> FaceDetector:
         """Make one camera's detector; only searches are timed, not the frames it rests in."""
-        detector = TimedDetector(self.new_detector(), clock)
+        detector = timed(self.new_detector(), "detect", clock)
         tracker, rest_s = self.config.tracker, self.config.detector.rest_s
         if not rest_s:
             return detector
-        return RestingDetector(
-            detector, rest_s=rest_s, settle_s=tracker.max_missed_s, looks=tracker.confirm_frames
+        return MotionGatedDetector(
+            detector,
+            rest_s=rest_s,
+            steady_s=tracker.max_missed_s,
+            min_detections=tracker.confirm_frames,
         )
 
 

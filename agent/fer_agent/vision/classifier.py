@@ -1,4 +1,4 @@
-"""Tracked faces to calibrated emotion probabilities; the manifest says what the outputs mean."""
+"""The classifier of tracked faces: crops to calibrated emotion probabilities."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 _MOST_BOUND = 8
-"""Faces in a frame up to which the network runs on arrays kept for that number of them."""
+"""Most faces in a frame for which bound arrays of that batch size are kept."""
 
 
 class CropClassifier:
@@ -31,7 +31,7 @@ class CropClassifier:
     Args:
         session: the model's graph; preprocessing is inside, so it takes raw crops.
         manifest: labels in output order, crop size and calibration temperature.
-        identity: what the scores name as their model.
+        identity: the model that the scores name.
 
     Raises:
         ModelContractError: the graph does not take the manifest's input in batches, or does not
@@ -53,7 +53,7 @@ class CropClassifier:
         self._identity = identity
         self._size = manifest.input.size
         self._temperature = np.float32(manifest.calibration.temperature)
-        self._nobody = EmotionScores(
+        self._no_scores = EmotionScores(
             labels=self.labels, probs=np.empty((0, len(self.labels)), np.float32), model=identity
         )
         self._idle: defaultdict[int, list[_Batch]] = defaultdict(list)
@@ -67,11 +67,11 @@ class CropClassifier:
         """
         count = len(tracks)
         if not count:
-            return self._nobody
+            return self._no_scores
         if count > _MOST_BOUND:
             probs = self.probs(crop_faces(frame.luma, tracks.xyxy, self._size))
         else:
-            # Each thread takes its own: one that is at work is in nobody's list.
+            # Each thread takes a batch out of the list while it uses it.
             idle = self._idle[count]
             batch = idle.pop() if idle else _Batch(self._session, count, self._size, self._output)
             crop_faces(frame.luma, tracks.xyxy, self._size, out=batch.crops)
