@@ -15,7 +15,7 @@ from fer_agent.app.health import CameraMeter, HealthReporter
 from fer_agent.app.watchdog import Watchdog
 from fer_agent.camera.alerts import with_alert
 from fer_agent.camera.sources import make_camera
-from fer_agent.camera.view import OriginalCoordinates, View, ViewedCamera
+from fer_agent.camera.view import CameraView, OriginalCoordinates, ViewedCamera
 from fer_agent.errors import DownloadError, ModelFileError
 from fer_agent.inference import available
 from fer_agent.inference.opening import Opener, file_of
@@ -187,7 +187,7 @@ class _Line:
         clock = StageClock()
         seen: Camera = camera
         section = self.config.camera[name]
-        if view := View.of(section):
+        if view := CameraView.of(section):
             seen = viewed = ViewedCamera(camera, view)
             outlet = OriginalCoordinates(outlet, viewed, view)
         seen = paced = PacedCamera(seen, self.pace, camera.stats)

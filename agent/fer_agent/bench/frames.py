@@ -27,7 +27,7 @@ from fer_agent.vision.timing import StageClock, timed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fer_agent.camera.threaded import FrameSource
+    from fer_agent.camera.contract import FrameSource
     from fer_agent.vision.pipeline import Pipeline
     from fer_agent.vision.ports import Camera, EmotionClassifier
     from fer_agent.vision.records import CameraStatus, EmotionScores, Frame, Tracks

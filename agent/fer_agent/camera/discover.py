@@ -1,4 +1,4 @@
-"""Which cameras this device has, how to name them in the configuration, what they offer."""
+"""The cameras of this device, with their sources for the configuration and their modes."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _PI_DRIVERS = ("unicam", "bcm2835-isp", "bcm2835-codec", "rp1-cfe", "pispbe", "r
 
 @dataclass(frozen=True, slots=True)
 class FoundCamera:
-    """A camera, or what looked like one and cannot be used.
+    """A camera, or a device that may be one and cannot be used.
 
     Attributes:
-        source: what to write as the camera's `source`; a name that stays when cameras are
-            plugged in another order, where there is one.
+        source: the camera's `source` in the configuration; where there is one, a name that does
+            not depend on the order of plugging.
         backend: v4l2, picam or csi.
         name: the maker's name.
-        modes: pixel formats, sizes and rates that it offers; empty where it does not say.
-        problem: why it cannot be used now; empty when it can.
-        remedy: what to do about the problem.
+        modes: its pixel formats, sizes and rates; empty where unknown.
+        problem: the reason why it cannot be used now; empty when it can.
+        remedy: the action to take about the problem.
     """
 
     source: str
@@ -40,7 +40,7 @@ class FoundCamera:
 
 
 def find_cameras(devices: Path = _DEVICES, by_id: Path = _BY_ID) -> list[FoundCamera]:
-    """List the cameras that are plugged into this device; network cameras announce nothing."""
+    """List the cameras that are plugged into this device; network cameras are not found."""
     answers = [(node, _ask(node)) for node in device_nodes(devices)]
     infos = [info for _, info in answers if isinstance(info, DeviceInfo)]
     found = [
@@ -90,5 +90,5 @@ def _pi_cameras() -> list[FoundCamera]:
     return [
         FoundCamera(f"picam:{one['Num']}", "picam", one["Model"])
         for one in Picamera2.global_camera_info()
-        if "usb" not in one["Id"]  # libcamera lists webcams too; V4L2 takes those
+        if "usb" not in one["Id"]  # libcamera lists webcams too; those are V4L2's
     ]

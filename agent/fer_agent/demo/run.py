@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fer_agent.app.agent import Agent
-    from fer_agent.camera.threaded import FrameSource
+    from fer_agent.camera.contract import FrameSource
     from fer_agent.vision.records import CameraStatus
     from fer_agent.watch.listener import LinkNews
 
