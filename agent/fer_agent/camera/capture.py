@@ -9,9 +9,9 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fer_agent.camera.backoff import Backoff
 from fer_agent.camera.contract import NO_FRAMES, NO_FRAMES_REMEDY, offline
 from fer_agent.errors import CameraError
+from fer_agent.system.backoff import Backoff
 from fer_agent.vision.records import Frame, Gap
 
 if TYPE_CHECKING:
@@ -29,6 +29,11 @@ GOOD_S = 60.0
 OPEN_S = 10.0
 """Longest time for opening or closing before the thread counts as stuck: a network camera sends
 a key frame every few seconds only, and a Pi camera's libcamera starts slowly."""
+
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 5.0
+"""Waits before a camera is opened again; with the opening itself a camera that came back is seen
+within ten seconds."""
 
 
 class Counter:
@@ -83,7 +88,7 @@ class CaptureThread:
         self._live = live
         self._deadline_s = deadline_s
         self._frozen = frozen
-        self._backoff = Backoff()
+        self._backoff = Backoff(first_s=FIRST_WAIT_S, longest_s=LONGEST_WAIT_S)
         self._stopped = threading.Event()
         self._overdue_s = math.inf
         self._thread = threading.Thread(target=self._run, name=f"camera-{name}", daemon=True)

@@ -13,17 +13,18 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from fer_agent.errors import BrokerError, CredentialsError
-from fer_agent.mqtt.dialer import Backoff, Dialer
-from fer_agent.mqtt.link import Waker
+from fer_agent.mqtt.connection import WakeupSocket
+from fer_agent.mqtt.connector import Connector
 from fer_agent.mqtt.messages import decode, parse_topic
 from fer_agent.mqtt.payloads import EventMessage
 from fer_agent.mqtt.settings import BrokerSettings
+from fer_agent.system.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fer_agent.config.model import MqttConfig
-    from fer_agent.mqtt.link import Link, Message
+    from fer_agent.mqtt.connection import Connection, Message
     from fer_agent.mqtt.messages import Topic
     from fer_agent.mqtt.payloads import Payload
 
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION: Final = 1
 EVERYTHING: Final = "fer/v1/+/#"
+
+_STABLE_S: Final = 60.0
+"""A connection that lasted so long resets the doubling of the waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +120,11 @@ class Watcher:
             ConfigError: a password, certificate or CA file cannot be used.
         """
         self._settings = BrokerSettings.load(config)
-        self._dialer = Dialer(self._settings, f"fer-watch-{secrets.token_hex(4)}")
-        self._backoff = Backoff(first_s=first_wait_s, longest_s=30.0, stable_s=60.0)
-        self._waker = Waker()
+        self._wakeup = WakeupSocket()
+        self._connector = Connector(
+            self._settings, f"fer-watch-{secrets.token_hex(4)}", wakeup=self._wakeup
+        )
+        self._backoff = Backoff(first_s=first_wait_s, longest_s=30.0)
         self._arrived: SimpleQueue[Received | LinkNews | None] = SimpleQueue()
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -130,15 +136,15 @@ class Watcher:
             BrokerError: nobody answers there, or the broker refuses us.
             CredentialsError: the broker refuses the user name or password.
         """
-        link = self._dial()
+        connection = self._connect()
         self._tell(connected=True, text=f"listening at {self._settings}")
         self._thread = threading.Thread(
-            target=self._run, args=(link,), name="mqtt-watch", daemon=True
+            target=self._run, args=(connection,), name="mqtt-watch", daemon=True
         )
         self._thread.start()
 
     def arrivals(self) -> Iterator[Received | LinkNews]:
-        """Yield what arrives, and how the link fares, until `stop`; reconnects by itself."""
+        """Yield what arrives, and how the connection fares, until `stop`; reconnects by itself."""
         while (arrived := self._arrived.get()) is not None:
             yield arrived
 
@@ -156,55 +162,56 @@ class Watcher:
     def close(self) -> None:
         """Disconnect and end the thread; harmless when never connected."""
         self._closing = True
-        self._waker.wake()
+        self._wakeup.wake()
         if self._thread is not None:
             self._thread.join()
-        self._waker.close()
+        self._wakeup.close()
 
-    def _run(self, link: Link) -> None:
+    def _run(self, connection: Connection) -> None:
         try:
-            self._listen(link)
+            self._listen(connection)
         finally:
             self._arrived.put(None)  # whatever ended the thread, nobody waits for more
 
-    def _listen(self, link: Link | None) -> None:
+    def _listen(self, connection: Connection | None) -> None:
         connected_s = time.monotonic()
-        while link is not None:
+        while connection is not None:
             try:
                 while not self._closing:
-                    link.pump(self._waker, 1.0)
+                    connection.loop_once(1.0)
                 break
             except (BrokerError, CredentialsError) as error:
-                link.close()
+                connection.close()
                 self._tell(connected=False, text=f"{error}; trying again")
-                link = self._dial_again(time.monotonic() - connected_s)
+                if time.monotonic() - connected_s >= _STABLE_S:
+                    self._backoff.reset()
+                connection = self._connect_again()
                 connected_s = time.monotonic()
-        if link is not None:
-            link.close()
+        if connection is not None:
+            connection.close()
 
-    def _dial_again(self, connected_s: float) -> Link | None:
+    def _connect_again(self) -> Connection | None:
         """Try until it works; None once closed."""
         while not self._closing:
-            self._waker.wait(self._backoff.next_s(connected_s=connected_s))
-            connected_s = 0.0
+            self._wakeup.wait(self._backoff.next_s())
             try:
-                link = self._dial()
+                connection = self._connect()
             except (BrokerError, CredentialsError) as error:
                 logger.debug("still no broker: %s", error)
             else:
                 self._tell(connected=True, text=f"listening again at {self._settings}")
-                return link
+                return connection
         return None
 
-    def _dial(self) -> Link:
-        link = self._dialer.dial(self._waker, lambda: 0.0 if self._closing else math.inf)
-        link.on_message = self._on_message
+    def _connect(self) -> Connection:
+        connection = self._connector.connect(lambda: 0.0 if self._closing else math.inf)
+        connection.on_message = self._on_message
         try:
-            link.subscribe(EVERYTHING)
+            connection.subscribe(EVERYTHING)
         except BrokerError:
-            link.close()
+            connection.close()
             raise
-        return link
+        return connection
 
     def _tell(self, *, connected: bool, text: str) -> None:
         self._arrived.put(LinkNews(connected=connected, text=text))

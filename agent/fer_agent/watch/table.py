@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fer_agent.models.emotions import EMOTIONS, NOBODY, UNCERTAIN
-from fer_agent.mqtt.messages import Kind
+from fer_agent.mqtt.messages import MessageKind
 from fer_agent.mqtt.payloads import (
     AlertPayload,
     CameraStatusPayload,
@@ -113,7 +113,7 @@ class LiveTable:
 
     def _note(self, device: _Device, topic: Topic, payload: Payload | str | None) -> str:
         """Keep what a message says; return it in words, empty when nothing changed."""
-        if topic.kind is Kind.ALERT:
+        if topic.kind is MessageKind.ALERT:
             return _note_alert(device, topic.name, payload)
         camera = device.cameras.setdefault(topic.name, _Camera()) if topic.name else _Camera()
         text = ""

@@ -8,7 +8,6 @@ import subprocess
 import threading
 import time
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
@@ -18,7 +17,7 @@ import numpy as np
 import pytest
 
 from fer_agent.app import compose
-from fer_agent.camera import backoff, capture
+from fer_agent.camera import capture
 from fer_agent.camera.backends.stream import StreamSource
 from fer_agent.camera.threaded import ThreadedCamera
 from fer_agent.config.model import AgentConfig
@@ -308,7 +307,8 @@ def test_a_stream_that_comes_back_in_another_size_ends_the_tracks(
 ) -> None:
     small, large = (encode(tmp_path / f"{size}.ts", size, 20) for size in ("320x240", "640x360"))
     monkeypatch.setattr(WebCamera, "films", [small + large, large])
-    monkeypatch.setattr(capture, "Backoff", partial(backoff.Backoff, first_s=0.02, cap_s=0.02))
+    monkeypatch.setattr(capture, "FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr(capture, "LONGEST_WAIT_S", 0.02)
     camera = ThreadedCamera(
         StreamSource(f"{web}/film"), name="door", gap_s=60, live=True, on_status=print
     )
