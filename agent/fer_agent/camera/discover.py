@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from fer_agent.camera.backends.v4l2_device import DeviceInfo, Mode, device_nodes, query
+from fer_agent.camera.backends.v4l2_device import Mode, V4l2Device, device_nodes, query
 from fer_agent.errors import CameraError
 
 _DEVICES = Path("/dev")
@@ -42,7 +42,7 @@ class FoundCamera:
 def find_cameras(devices: Path = _DEVICES, by_id: Path = _BY_ID) -> list[FoundCamera]:
     """List the cameras that are plugged into this device; network cameras are not found."""
     answers = [(node, _ask(node)) for node in device_nodes(devices)]
-    infos = [info for _, info in answers if isinstance(info, DeviceInfo)]
+    infos = [info for _, info in answers if isinstance(info, V4l2Device)]
     found = [
         FoundCamera(stable_name(info.path, by_id), "v4l2", info.card, info.modes)
         for info in infos
@@ -65,14 +65,14 @@ def stable_name(path: str, by_id: Path = _BY_ID) -> str:
     return path
 
 
-def _ask(path: str) -> DeviceInfo | CameraError:
+def _ask(path: str) -> V4l2Device | CameraError:
     try:
         return query(path)
     except CameraError as error:
         return error
 
 
-def _csi_cameras(infos: list[DeviceInfo]) -> list[FoundCamera]:
+def _csi_cameras(infos: list[V4l2Device]) -> list[FoundCamera]:
     sensors = [info for info in infos if info.driver in _CSI_DRIVERS]
     problem = "" if shutil.which("gst-launch-1.0") else "GStreamer is not installed"
     remedy = "install it with `sudo apt-get install gstreamer1.0-tools`" if problem else ""

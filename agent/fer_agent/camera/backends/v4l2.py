@@ -14,8 +14,8 @@ from fer_agent.camera.backends.opencv import open_capture
 from fer_agent.camera.backends.planes import nv12_frame, yuyv_frame
 from fer_agent.camera.backends.replay import make_frame
 from fer_agent.camera.backends.v4l2_device import (
-    DeviceInfo,
     Mode,
+    V4l2Device,
     check_not_busy,
     find_again,
     query,
@@ -60,7 +60,7 @@ class V4l2Source:
         self._capture = cv2.VideoCapture()
         self._bad = 0
         self._node = self._device
-        self._known: DeviceInfo | None = None
+        self._known: V4l2Device | None = None
 
     def open(self) -> None:
         """Open the device in the configured mode.

@@ -85,7 +85,7 @@ class Mode:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceInfo:
+class V4l2Device:
     """A capture device.
 
     Attributes:
@@ -102,12 +102,12 @@ class DeviceInfo:
     bus: str
     modes: tuple[Mode, ...]
 
-    def is_same_as(self, other: DeviceInfo) -> bool:
+    def is_same_as(self, other: V4l2Device) -> bool:
         """Tell whether this is the same camera in the same socket, whatever its number."""
         return (self.card, self.bus) == (other.card, other.bus)
 
 
-def query(path: str) -> DeviceInfo:
+def query(path: str) -> V4l2Device:
     """Query a device's name and modes.
 
     Raises:
@@ -122,7 +122,7 @@ def query(path: str) -> DeviceInfo:
         if not capabilities & (_CAPTURE | _CAPTURE_MPLANE):
             raise CameraError(f"{path} gives no pictures", remedy=_REMEDY_LIST)
         kind = _TYPE_CAPTURE if capabilities & _CAPTURE else _TYPE_CAPTURE_MPLANE
-        return DeviceInfo(path, _text(card), _text(driver), _text(bus), tuple(_modes(file, kind)))
+        return V4l2Device(path, _text(card), _text(driver), _text(bus), tuple(_modes(file, kind)))
 
 
 def device_nodes(devices: Path = Path("/dev")) -> list[str]:
@@ -131,7 +131,7 @@ def device_nodes(devices: Path = Path("/dev")) -> list[str]:
     return [str(node) for node in sorted(nodes, key=lambda node: int(node.name[5:]))]
 
 
-def find_again(path: str, known: DeviceInfo | None) -> DeviceInfo:
+def find_again(path: str, known: V4l2Device | None) -> V4l2Device:
     """Find a device at its path, or, once it is known, at another one after replugging.
 
     Raises:
