@@ -1,4 +1,4 @@
-"""Listens to agents: every message below `fer/v1/`, from any number of devices."""
+"""The subscriber to all messages below `fer/v1/`, from any number of devices."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _STABLE_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class ReceivedMessage:
     """One message as it came from the broker.
 
     Attributes:
         topic: whole topic.
         payload: bytes; empty for a retained message that was cleared.
-        retained: the broker had kept it from before.
+        retained: whether the broker had retained it.
     """
 
     topic: str
@@ -52,9 +52,9 @@ class Received:
     retained: bool = False
 
     def read(self) -> tuple[Topic, Payload | str | None] | None:
-        """Return whose message it is and what it says, None where it was cleared.
+        """Return topic and payload; the payload is None where the message was cleared.
 
-        A message that is none of this contract's, or breaks it, is None as a whole.
+        The result is None for a message outside the contract or against it.
         """
         topic = parse_topic(self.topic)
         if topic is None:
@@ -67,13 +67,13 @@ class Received:
 
     def event(self) -> EventMessage | None:
         """Return the event, if this is one."""
-        said = self.read()
-        return said[1] if said is not None and isinstance(said[1], EventMessage) else None
+        _, payload = self.read() or (None, None)
+        return payload if isinstance(payload, EventMessage) else None
 
     def as_json(self) -> str:
         """Return one line of JSON: schema_version, topic, retained and payload.
 
-        A payload that is no JSON stands there as text, an empty one as null.
+        A payload that is no JSON becomes text, an empty one null.
         """
         try:
             content = json.loads(self.payload) if self.payload else None
@@ -91,11 +91,11 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
-class LinkNews:
-    """The connection to the broker came or went.
+class ConnectionChange:
+    """A change of the connection to the broker.
 
     Attributes:
-        connected: whether it stands now.
+        connected: whether the broker is connected now.
         text: one plain sentence.
     """
 
@@ -106,7 +106,7 @@ class LinkNews:
 class Watcher:
     """A subscription to every agent of a broker, kept up until closed.
 
-    `connect` starts the thread `mqtt-watch`; what it hears waits for `arrivals` or `next`.
+    `connect` starts the thread `mqtt-watch`, which queues messages for `arrivals` and `next`.
     """
 
     def __init__(self, config: MqttConfig, *, first_wait_s: float = 1.0) -> None:
@@ -125,7 +125,7 @@ class Watcher:
             self._settings, f"fer-watch-{secrets.token_hex(4)}", wakeup=self._wakeup
         )
         self._backoff = Backoff(first_s=first_wait_s, longest_s=30.0)
-        self._arrived: SimpleQueue[Received | LinkNews | None] = SimpleQueue()
+        self._arrived: SimpleQueue[ReceivedMessage | ConnectionChange | None] = SimpleQueue()
         self._closing = False
         self._thread: threading.Thread | None = None
 
@@ -133,23 +133,23 @@ class Watcher:
         """Connect and subscribe; MQTT 5, or 3.1.1 where the broker refuses 5.
 
         Raises:
-            BrokerError: nobody answers there, or the broker refuses us.
+            BrokerError: the broker does not answer, or refuses the connection.
             CredentialsError: the broker refuses the user name or password.
         """
         connection = self._connect()
-        self._tell(connected=True, text=f"listening at {self._settings}")
+        self._report(connected=True, text=f"listening at {self._settings}")
         self._thread = threading.Thread(
             target=self._run, args=(connection,), name="mqtt-watch", daemon=True
         )
         self._thread.start()
 
-    def arrivals(self) -> Iterator[Received | LinkNews]:
-        """Yield what arrives, and how the connection fares, until `stop`; reconnects by itself."""
+    def arrivals(self) -> Iterator[ReceivedMessage | ConnectionChange]:
+        """Yield messages and changes of the connection until `stop`; reconnects by itself."""
         while (arrived := self._arrived.get()) is not None:
             yield arrived
 
-    def next(self, timeout_s: float) -> Received | LinkNews | None:
-        """Return the next arrival; None when nothing came in time or the watch was stopped."""
+    def next(self, timeout_s: float) -> ReceivedMessage | ConnectionChange | None:
+        """Return the next arrival, None when nothing came in time or after `stop`."""
         try:
             return self._arrived.get(timeout=timeout_s)
         except Empty:
@@ -171,7 +171,7 @@ class Watcher:
         try:
             self._listen(connection)
         finally:
-            self._arrived.put(None)  # whatever ended the thread, nobody waits for more
+            self._arrived.put(None)  # ends `arrivals`, for any end of the thread
 
     def _listen(self, connection: Connection | None) -> None:
         connected_s = time.monotonic()
@@ -182,7 +182,7 @@ class Watcher:
                 break
             except (BrokerError, CredentialsError) as error:
                 connection.close()
-                self._tell(connected=False, text=f"{error}; trying again")
+                self._report(connected=False, text=f"{error}; trying again")
                 if time.monotonic() - connected_s >= _STABLE_S:
                     self._backoff.reset()
                 connection = self._connect_again()
@@ -191,7 +191,7 @@ class Watcher:
             connection.close()
 
     def _connect_again(self) -> Connection | None:
-        """Try until it works; None once closed."""
+        """Connect, with retries; return None once closed."""
         while not self._closing:
             self._wakeup.wait(self._backoff.next_s())
             try:
@@ -199,7 +199,7 @@ class Watcher:
             except (BrokerError, CredentialsError) as error:
                 logger.debug("still no broker: %s", error)
             else:
-                self._tell(connected=True, text=f"listening again at {self._settings}")
+                self._report(connected=True, text=f"listening again at {self._settings}")
                 return connection
         return None
 
@@ -213,8 +213,8 @@ class Watcher:
             raise
         return connection
 
-    def _tell(self, *, connected: bool, text: str) -> None:
-        self._arrived.put(LinkNews(connected=connected, text=text))
+    def _report(self, *, connected: bool, text: str) -> None:
+        self._arrived.put(ConnectionChange(connected=connected, text=text))
 
     def _on_message(self, message: Message) -> None:
-        self._arrived.put(Received(message.topic, message.payload, message.retain))
+        self._arrived.put(ReceivedMessage(message.topic, message.payload, message.retain))

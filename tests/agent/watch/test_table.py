@@ -22,18 +22,20 @@ from fer_agent.mqtt.payloads import (
     StatusPayload,
 )
 from fer_agent.vision.records import CameraState
-from fer_agent.watch.listener import LinkNews, Received
+from fer_agent.watch.listener import ConnectionChange, ReceivedMessage
 from fer_agent.watch.table import LiveTable
 
 SESSION = uuid7()
 NOW = datetime(2025, 3, 1, 12, 0, 0, tzinfo=timezone.utc)
 
 
-def message(kind: MessageKind, payload: bytes, name: str = "") -> Received:
-    return Received(str(Topic("kitchen", kind, name)), payload)
+def message(kind: MessageKind, payload: bytes, name: str = "") -> ReceivedMessage:
+    return ReceivedMessage(str(Topic("kitchen", kind, name)), payload)
 
 
-def event(track: int, what: str = "started", *, session: str = SESSION, **data: Any) -> Received:
+def event(
+    track: int, what: str = "started", *, session: str = SESSION, **data: Any
+) -> ReceivedMessage:
     said = {
         "session": session,
         "mono_ns": 1,
@@ -207,10 +209,10 @@ def test_an_alert_stands_until_it_is_cleared() -> None:
 
 def test_a_lost_link_is_shown_until_it_is_back() -> None:
     table = LiveTable("")
-    table.take(LinkNews(connected=False, text="the connection is lost"))
+    table.take(ConnectionChange(connected=False, text="the connection is lost"))
     assert "the connection is lost" in drawn(table)
 
-    table.take(LinkNews(connected=True, text="listening again"))
+    table.take(ConnectionChange(connected=True, text="listening again"))
     assert "the connection is lost" not in drawn(table)
 
 
@@ -227,5 +229,5 @@ def test_a_lost_link_is_shown_until_it_is_back() -> None:
 def test_what_is_not_ours_is_left_out(topic: str, payload: bytes) -> None:
     table = LiveTable("")
 
-    assert table.take(Received(topic, payload)) is None
+    assert table.take(ReceivedMessage(topic, payload)) is None
     assert "waiting for a device" in drawn(table)

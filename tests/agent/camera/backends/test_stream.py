@@ -341,6 +341,7 @@ def test_a_silent_host_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     from fer_agent.camera.backends import stream, stream_fault
 
     monkeypatch.setattr(stream, "OPEN_TIMEOUT_MS", 300)
+    # A private limit, shortened like the public one above so that the test need not wait for it.
     monkeypatch.setattr(stream_fault, "_TIMEOUT_S", 0.3)
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,  # accepts, and says nothing
