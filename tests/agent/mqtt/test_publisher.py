@@ -42,6 +42,7 @@ def test_a_life_from_birth_to_clean_stop(
 
     with publishing(broker.port) as publisher:
         wait_for(lambda: states(subscriber) == ["starting"])
+        publisher.info(information())
         camera = publisher.camera("front")
         camera.status(ONLINE)
         camera.publish(event(EventKind.STARTED))

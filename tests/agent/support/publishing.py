@@ -27,6 +27,7 @@ from fer_agent.vision.records import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+MODEL = ModelIdentity("net", "ab" * 32)
 LABELS = ("angry", "happy", "neutral")
 QUICK = SessionTiming(first_wait_s=0.05, longest_wait_s=0.4, stable_s=60, connect_s=20, stop_s=20)
 ONLINE = CameraStatus(CameraState.ONLINE)
@@ -52,18 +53,18 @@ def event(
     )
 
 
-def information(identity: Identity) -> InfoPayload:
+def information() -> InfoPayload:
     return InfoPayload(
         agent_version="1",
         python_version="3",
         os="Linux",
         board="test",
         runtime="none",
-        models=Models(classifier=ModelInfo(name="net", sha256="ab" * 32)),
+        models=Models(classifier=ModelInfo(name=MODEL.name, sha256=MODEL.sha256)),
         cameras=("front",),
         config_sha256="cd" * 32,
         deployment_context="research",
-        session=identity.session,
+        session=uuid7(),
     )
 
 
