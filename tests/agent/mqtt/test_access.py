@@ -21,7 +21,6 @@ from publishing import (
 from fer_agent.config.model import MqttConfig
 from fer_agent.errors import ConfigError
 from fer_agent.mqtt.embedded_broker import EmbeddedBroker
-from fer_agent.mqtt.messages import Identity, uuid7
 from fer_agent.mqtt.publisher import MqttPublisher, SessionTiming
 from fer_agent.mqtt.settings import BrokerSettings
 
