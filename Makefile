@@ -4,11 +4,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test check format test-hardware clean
+.PHONY: demo test test-all check format test-hardware clean
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Most tests wait or compute in one thread: a worker a core pays.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations 25
 INPUTS := pyproject.toml $(wildcard constraints/*.txt)
 
 # pip works under the pins of this Python, and says one line a package on its way.
@@ -25,13 +28,20 @@ demo: $(VENV)/.installed-demo
 	@$(BIN)/fer-agent demo $(DEMO_ARGS)
 
 test: packages check
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
+
+# The tests marked `exhaustive` as well: kills by the hundred, arm64 emulation, every training.
+test-all: packages check
+	$(PYTEST) -m "not hardware" $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/python scripts/architecture.py --check
+	$(BIN)/mypy scripts/architecture.py
 	$(BIN)/mypy
 	$(BIN)/mypy scripts/constraints.py
+	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix
@@ -42,7 +52,7 @@ test-hardware: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m hardware $(PYTEST_ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 .PHONY: packages
 packages:

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING
 from fer_agent.doctor.finding import Finding, reinstall_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from fer_agent.config.model import AgentConfig
 
-_IMPORTS = ("numpy", "cv2", "onnxruntime", "paho.mqtt.client")
+IMPORTS = ("numpy", "cv2", "onnxruntime", "paho.mqtt.client")
 _SYSTEM_PACKAGES = Path("/usr/lib/python3/dist-packages")
 _IMPORT_TIMEOUT_S = 120.0
 _ILLEGAL_INSTRUCTION = -4
 
 
-def examine() -> Iterator[Finding]:
+def examine(imports: Sequence[str]) -> Iterator[Finding]:
     """Import each package in a process of its own: a wrong wheel kills the process that tries."""
     yield from _two_opencvs()
-    for name in _IMPORTS:
+    for name in imports:
         yield from examine_import(name)
 
 

@@ -18,7 +18,7 @@ from fer_agent.system import board, installed_service
 from fer_agent.updates.detector_file import YUNET
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from fer_agent.config.model import AgentConfig
 
@@ -47,14 +47,15 @@ class Report:
         }
 
 
-def examine(path: Path | None) -> Report:
+def examine(path: Path | None, *, imports: Sequence[str] = packages.IMPORTS) -> Report:
     """Check this machine and its configuration.
 
     Args:
         path: configuration file; None looks in the usual places.
+        imports: the packages to import, each in a process; seconds for each.
     """
     checks: dict[str, Callable[[], Iterator[Finding]]] = {
-        "packages": packages.examine,
+        "packages": lambda: packages.examine(imports),
         "picamera2": packages.examine_picamera2,
         "temperature": _temperature,
         "service": _service,

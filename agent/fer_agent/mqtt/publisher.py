@@ -25,7 +25,7 @@ from fer_agent.mqtt.messages import (
     state_payload,
 )
 from fer_agent.mqtt.outbox import QueuedEvent
-from fer_agent.mqtt.payloads import AlertPayload, CameraStatusPayload, ModelRef, StatusPayload
+from fer_agent.mqtt.payloads import AlertPayload, CameraStatusPayload, StatusPayload
 from fer_agent.mqtt.retained import RetainedTopic
 from fer_agent.mqtt.send_queue import Counters, SendQueue
 from fer_agent.mqtt.session import MqttSession, SessionTiming
@@ -144,7 +144,6 @@ class MqttPublisher:
         self,
         config: MqttConfig,
         identity: Identity,
-        info: InfoPayload,
         *,
         timing: SessionTiming | None = None,
     ) -> None:
@@ -153,7 +152,6 @@ class MqttPublisher:
         Args:
             config: the broker; the files it names are read now.
             identity: the device and its session.
-            info: the first info message; events name its classifier.
             timing: other times than the defaults.
 
         Raises:
@@ -161,9 +159,7 @@ class MqttPublisher:
         """
         timing = timing or SessionTiming()
         settings = BrokerSettings.load(config)
-        classifier = info.models.classifier
         self._identity = identity
-        self._model = ModelRef(name=classifier.name, sha256=classifier.sha256)
         self._lock = threading.Lock()
         self._state: AgentState | None = None
         self._cameras: dict[str, CameraPublisher] = {}
@@ -181,9 +177,7 @@ class MqttPublisher:
             on_message=self._received,
             on_stop=lambda: self._set_state("stopped"),
         )
-        self._info = info
         self._set_state("starting")
-        self.update_info()
 
     def start(self) -> None:
         """Start connecting, and go on until `stop`, whether or not the broker is there."""
@@ -192,17 +186,14 @@ class MqttPublisher:
     def camera(self, name: str) -> CameraPublisher:
         """Return the publisher of a camera, the same one for the same name."""
         if name not in self._cameras:
-            origin = Origin(self._identity, name, self._model)
+            origin = Origin(self._identity, name)
             self._cameras[name] = CameraPublisher(origin, self._queue, self._update_state)
         return self._cameras[name]
 
-    def update_info(self, **changes: object) -> None:
-        """Publish what runs here again, with some fields of `InfoPayload` replaced."""
-        with self._lock:
-            info = self._info = self._info.model_copy(update=changes)
-            self._queue.put(
-                RetainedTopic(self._topic(MessageKind.INFO), lambda _clock: info.encode())
-            )
+    def info(self, payload: InfoPayload) -> None:
+        """Publish what runs on this device."""
+        topic = self._topic(MessageKind.INFO)
+        self._queue.put(RetainedTopic(topic, lambda _clock: payload.encode()))
 
     def health(self, payload: HealthPayload) -> None:
         """Publish the health figures.

@@ -13,7 +13,6 @@ from publishing import (
     QUICK,
     delivered,
     event,
-    information,
     publishing,
     states,
     validate_all,
@@ -209,6 +208,6 @@ def test_unusable_settings_are_configuration_errors(
     identity = Identity("fer-1", uuid7())
 
     with pytest.raises(ConfigError, match=message) as caught:
-        MqttPublisher(MqttConfig(**settings), identity, information(identity))
+        MqttPublisher(MqttConfig(**settings), identity)
 
     assert caught.value.remedy

@@ -17,7 +17,7 @@ from fer_agent.models.emotions import EMOTIONS, UNCERTAIN
 from fer_agent.mqtt import messages, payloads, schemas
 from fer_agent.mqtt.messages import CHANNELS, Identity, MessageKind, Origin, Topic, parse_topic
 from fer_agent.system.clock import ClockReading, clock_synced
-from fer_agent.vision.records import EmotionEvent, EventKind
+from fer_agent.vision.records import EmotionEvent, EventKind, ModelIdentity
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ LABELS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 CAPTURED_NS = 5_000_000_000
 CLOCK = ClockReading(offset_ns=1_700_000_000_000_000_000, synced=True)
 IDENTITY = Identity("fer-1", "01890000-0000-7000-8000-000000000000")
-ORIGIN = Origin(IDENTITY, "front", payloads.ModelRef(name="net", sha256=SHA256))
+ORIGIN = Origin(IDENTITY, "front")
 
 
 def event(
@@ -48,6 +48,7 @@ def event(
         xyxy=np.array(xyxy, np.float32),
         frame_size=(640, 480),
         started_ns=CAPTURED_NS - 1_500_000_000,
+        model=ModelIdentity("net", SHA256),
     )
 
 

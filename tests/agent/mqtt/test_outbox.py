@@ -7,10 +7,9 @@ import pytest
 
 from fer_agent.mqtt.messages import Identity, Origin
 from fer_agent.mqtt.outbox import Outbox, QueuedEvent
-from fer_agent.mqtt.payloads import ModelRef
-from fer_agent.vision.records import EmotionEvent, EventKind
+from fer_agent.vision.records import EmotionEvent, EventKind, ModelIdentity
 
-ORIGIN = Origin(Identity("fer-1", ""), "front", ModelRef(name="net", sha256="0" * 64))
+ORIGIN = Origin(Identity("fer-1", ""), "front")
 KINDS = {"s": EventKind.STARTED, "u": EventKind.UPDATED, "e": EventKind.ENDED}
 
 
@@ -28,6 +27,7 @@ def filled(outbox: Outbox, kinds: str) -> Outbox:
             xyxy=np.zeros(4, np.float32),
             frame_size=(1, 1),
             started_ns=0,
+            model=ModelIdentity("net", "0" * 64),
         )
         outbox.add(QueuedEvent(event, ORIGIN, sequence, 0))
     return outbox

@@ -18,7 +18,6 @@ from publishing import (
     delivered,
     event,
     health,
-    information,
     publishing,
     states,
     validate_all,
@@ -85,15 +84,10 @@ AGENT = """
     import sys, time
     from fer_agent.config.model import MqttConfig
     from fer_agent.mqtt.messages import Identity
-    from fer_agent.mqtt.payloads import InfoPayload, ModelInfo, Models
     from fer_agent.mqtt.publisher import MqttPublisher
 
     broker, session = sys.argv[1:]
-    models = Models(classifier=ModelInfo(name="net", sha256="ab" * 32))
-    info = InfoPayload(agent_version="1", python_version="3", os="", board="", runtime="",
-        models=models, cameras=(), config_sha256="cd" * 32, deployment_context="home",
-        session=session)
-    MqttPublisher(MqttConfig(broker=broker), Identity("fer-1", session), info).start()
+    MqttPublisher(MqttConfig(broker=broker), Identity("fer-1", session)).start()
     time.sleep(60)
 """
 
@@ -241,7 +235,7 @@ def test_an_event_that_breaks_the_contract_costs_only_itself(
 
 def test_stopping_what_never_started_and_twice_is_harmless() -> None:
     identity = Identity("fer-1", uuid7())
-    publisher = MqttPublisher(MqttConfig(), identity, information(identity))
+    publisher = MqttPublisher(MqttConfig(), identity)
     publisher.stop()
     publisher.stop()
     assert publisher.camera("a") is publisher.camera("a")

@@ -16,7 +16,13 @@ from fer_agent.mqtt import schemas
 from fer_agent.mqtt.messages import Identity, parse_topic, uuid7
 from fer_agent.mqtt.payloads import HealthPayload, InfoPayload, ModelInfo, Models
 from fer_agent.mqtt.publisher import MqttPublisher, SessionTiming
-from fer_agent.vision.records import CameraState, CameraStatus, EmotionEvent, EventKind
+from fer_agent.vision.records import (
+    CameraState,
+    CameraStatus,
+    EmotionEvent,
+    EventKind,
+    ModelIdentity,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +48,7 @@ def event(
         xyxy=np.array([10, 10, 90, 90], np.float32),
         frame_size=(640, 480),
         started_ns=now_ns - 1_000_000,
+        model=ModelIdentity("net", "ab" * 32),
     )
 
 
@@ -85,7 +92,8 @@ def publishing(
     if keepalive_s is not None:  # shorter than a configuration may have it
         config = config.model_copy(update={"keepalive_s": keepalive_s})
     identity = Identity("fer-1", uuid7())
-    publisher = MqttPublisher(config, identity, information(identity), timing=timing)
+    publisher = MqttPublisher(config, identity, timing=timing)
+    publisher.info(information(identity))
     publisher.start()
     try:
         yield publisher
