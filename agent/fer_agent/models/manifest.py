@@ -1,7 +1,4 @@
-"""A model's manifest: everything the agent knows of a network without opening its graph.
-
-What a model means travels with its files, never in code.
-"""
+"""The manifest of a model: all facts about a network beside its graph."""
 
 from __future__ import annotations
 
@@ -48,7 +45,7 @@ class ModelFile(_Part):
 
 
 class GoldenFile(_Part):
-    """Golden inputs of a model, with what its FP32 file answers to them."""
+    """Golden inputs of a model, with the outputs of its FP32 file."""
 
     path: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """File name inside the model's folder."""
@@ -71,7 +68,7 @@ class ModelInput(_Part):
 
 
 class Calibration(_Part):
-    """How logits become probabilities, and below which the word is `uncertain`."""
+    """The temperature of the probabilities, and the threshold of `uncertain`."""
 
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
     """Logits are divided by it before the softmax."""
@@ -80,16 +77,16 @@ class Calibration(_Part):
 
 
 class Answered(_Part):
-    """What is left when the classifier abstains below its threshold."""
+    """The figures of the crops on which the classifier does not abstain."""
 
     coverage: Share
-    """Share of the crops that get an answer."""
+    """Share of these crops among all."""
     accuracy: Share
-    """Share of right answers among them."""
+    """Share of right answers among these crops."""
 
 
 class Metrics(_Part):
-    """What was measured, and under which protocol."""
+    """A measurement, with its protocol."""
 
     dataset: str
     split: str
@@ -106,7 +103,7 @@ class Metrics(_Part):
 
 
 class Provenance(_Part):
-    """Where the weights come from, so that anyone can make them again."""
+    """The origin of the weights, for making them again."""
 
     recipe: str
     seed: int
@@ -119,7 +116,7 @@ class Provenance(_Part):
 
 
 class Manifest(_Part):
-    """`manifest.json`: everything the agent knows of a model without opening its graph."""
+    """`manifest.json` of an emotion model."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -127,7 +124,7 @@ class Manifest(_Part):
     task: Literal["facial-emotion"]
     files: Annotated[tuple[ModelFile, ...], Field(min_length=1)]
     golden: GoldenFile | None = None
-    """What `fer_agent.inference.golden` reads; older models have none."""
+    """Read by `fer_agent.inference.golden`; older models have none."""
     input: ModelInput
     labels: Annotated[tuple[str, ...], Field(min_length=2)]
     preprocessing: Literal["in-graph"]
@@ -166,10 +163,7 @@ class Manifest(_Part):
 
 
 class DetectorManifest(_Part):
-    """`manifest.json` of a face detector: one file, and where it comes from.
-
-    How its outputs are read is the decoder's knowledge (`detector.yunet_decode`), not the file's.
-    """
+    """`manifest.json` of a face detector: one file and its origin."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -177,12 +171,12 @@ class DetectorManifest(_Part):
     task: Literal["face-detection"]
     files: Annotated[tuple[ModelFile, ...], Field(min_length=1, max_length=1)]
     source: str = ""
-    """Where the file was published first."""
+    """Address of the file's first publication."""
     licence: str
 
 
 AnyManifest = Annotated[Manifest | DetectorManifest, Field(discriminator="task")]
-"""What a manifest of this schema may be; its `task` tells which."""
+"""A manifest of this schema; its `task` selects the kind."""
 
 _ANY_MANIFEST: Final[TypeAdapter[Manifest | DetectorManifest]] = TypeAdapter(AnyManifest)
 
@@ -204,7 +198,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def read_any_manifest(path: Path) -> Manifest | DetectorManifest:
-    """Read and check a manifest, whichever network it describes.
+    """Read and check a manifest of either kind.
 
     Raises:
         ModelFileError: the file cannot be read or is not JSON.
@@ -225,7 +219,7 @@ def parse_manifest(content: object, *, where: str) -> Manifest | DetectorManifes
 
     Args:
         content: the JSON value.
-        where: what messages call it.
+        where: its name in messages.
 
     Raises:
         ModelContractError: a field is missing, unknown or wrong.

@@ -1,6 +1,6 @@
-"""Where models are: the configured store first, then the models shipped with this package.
+"""The folders of models: the configured store first, then the models shipped with this package.
 
-A model is a folder `<name>/` with `manifest.json` beside the files it names.
+A model is a folder `<name>/` with `manifest.json` and the files it names.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class StoredModel(BaseModel):
 def shipped_folder() -> Path:
     """Return the folder of the models that come with this package.
 
-    A checkout reads its own `models/`; an installed wheel carries them as `fer_agent/_shipped`.
+    That is `models/` in a checkout and `fer_agent/_shipped` in an installed wheel.
     """
     package = Path(__file__).resolve().parents[1]
     installed = package / "_shipped"
@@ -101,7 +101,7 @@ def _is_detector(path: Path) -> bool:
 
 
 def verify_file(path: Path, *, sha256: str, size_bytes: int | None = None) -> None:
-    """Check that a file is the one its manifest names.
+    """Check that a file is the one in its manifest.
 
     Raises:
         ModelFileError: missing, truncated, or of another hash.
@@ -123,7 +123,7 @@ def verify_file(path: Path, *, sha256: str, size_bytes: int | None = None) -> No
 
 
 def file_sha256(path: Path) -> str:
-    """Hash a file in pieces; returns 64 hexadecimal digits.
+    """Return a file's SHA-256 as 64 hexadecimal digits.
 
     Raises:
         OSError: the file cannot be read.

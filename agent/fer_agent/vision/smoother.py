@@ -91,9 +91,8 @@ class EmotionSmoother:
     a track that ends during its warm-up gives `started` and `ended` at once.
 
     Args:
-        config: time constant, hysteresis, how often a steady track is published again, and the
-            confidence below which the word is `uncertain`; None for the threshold of whichever
-            model made the scores.
+        config: time constant, hysteresis, interval of a steady track's events, and the confidence
+            below which the word is `uncertain`; None for the threshold of the scores' model.
     """
 
     def __init__(self, config: SmootherConfig) -> None:

@@ -21,6 +21,7 @@ from publishing import (
 from fer_agent.config.model import MqttConfig
 from fer_agent.errors import ConfigError
 from fer_agent.mqtt.embedded_broker import EmbeddedBroker
+from fer_agent.mqtt.messages import Identity, uuid7
 from fer_agent.mqtt.publisher import MqttPublisher, SessionTiming
 from fer_agent.mqtt.settings import BrokerSettings
 
@@ -206,6 +207,6 @@ def test_unusable_settings_are_configuration_errors(
     (tmp_path / "empty").touch()
 
     with pytest.raises(ConfigError, match=message) as caught:
-        MqttPublisher(MqttConfig(**settings), identity)
+        MqttPublisher(MqttConfig(**settings), Identity("fer-1", uuid7()))
 
     assert caught.value.remedy

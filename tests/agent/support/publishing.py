@@ -49,7 +49,7 @@ def event(
         xyxy=np.array([10, 10, 90, 90], np.float32),
         frame_size=(640, 480),
         started_ns=now_ns - 1_000_000,
-        model=ModelIdentity("net", "ab" * 32),
+        model=MODEL,
     )
 
 
@@ -92,9 +92,7 @@ def publishing(
     config = MqttConfig(broker=f"{scheme}://127.0.0.1:{port}", **settings)
     if keepalive_s is not None:  # shorter than a configuration may have it
         config = config.model_copy(update={"keepalive_s": keepalive_s})
-    identity = Identity("fer-1", uuid7())
-    publisher = MqttPublisher(config, identity, timing=timing)
-    publisher.info(information(identity))
+    publisher = MqttPublisher(config, Identity("fer-1", uuid7()), timing=timing)
     publisher.start()
     try:
         yield publisher
