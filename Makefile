@@ -39,6 +39,8 @@ test-all: test
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/python scripts/architecture.py --check
+	$(BIN)/mypy scripts/architecture.py
 	$(BIN)/mypy
 	$(BIN)/mypy scripts/constraints.py
 	$(BIN)/lint-imports --no-logo

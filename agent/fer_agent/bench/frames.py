@@ -22,18 +22,12 @@ from fer_agent.models.store import find_model
 from fer_agent.system import memory
 from fer_agent.vision.crop import crop_faces
 from fer_agent.vision.records import Gap
-from fer_agent.vision.timing import (
-    StageClock,
-    TimedDetector,
-    TimedPublisher,
-    TimedSmoother,
-    TimedTracker,
-)
+from fer_agent.vision.timing import StageClock, timed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fer_agent.camera.threaded import FrameSource
+    from fer_agent.camera.contract import FrameSource
     from fer_agent.vision.pipeline import Pipeline
     from fer_agent.vision.ports import Camera, EmotionClassifier
     from fer_agent.vision.records import CameraStatus, EmotionScores, Frame, Tracks
@@ -98,11 +92,11 @@ def instrument(pipeline: Pipeline, tally: Tally, crop_size: tuple[int, int]) -> 
     return replace(
         pipeline,
         camera=MeasuredCamera(pipeline.camera, tally.frame_done),
-        detector=TimedDetector(pipeline.detector, tally.clock),
-        tracker=TimedTracker(pipeline.tracker, tally.clock),
+        detector=timed(pipeline.detector, "detect", tally.clock),
+        tracker=timed(pipeline.tracker, "track", tally.clock),
         classifier=MeasuredClassifier(pipeline.classifier, tally, crop_size),
-        smoother=TimedSmoother(pipeline.smoother, tally.clock),
-        publisher=TimedPublisher(pipeline.publisher, tally.clock),
+        smoother=timed(pipeline.smoother, "smooth", tally.clock),
+        publisher=timed(pipeline.publisher, "publish", tally.clock),
     )
 
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from fer_agent.doctor.finding import Finding, edit_command
 from fer_agent.errors import AgentError, CredentialsError
-from fer_agent.mqtt.dialer import Dialer
-from fer_agent.mqtt.link import Waker
+from fer_agent.mqtt.connector import Connector
 from fer_agent.mqtt.settings import BrokerSettings
 from fer_agent.system import clock
 
@@ -70,14 +69,10 @@ def _connect(settings: BrokerSettings, device_id: str) -> None:
             with settings.tls.wrap_socket(connection, server_hostname=address[0]):
                 pass
     # Not the agent's own id: that would throw a running agent off the broker.
-    dialer = Dialer(
+    connector = Connector(
         settings, f"fer-agent-{device_id}-doctor-{secrets.token_hex(4)}", timeout_s=_TIMEOUT_S
     )
-    waker = Waker()
-    try:
-        dialer.dial(waker).close()
-    finally:
-        waker.close()
+    connector.connect().close()
 
 
 def _untrusted(error: ssl.SSLCertVerificationError, edit: str) -> Finding:

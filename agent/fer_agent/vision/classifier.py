@@ -1,8 +1,7 @@
-"""Tracked faces to calibrated emotion probabilities; the manifest says what the outputs mean."""
+"""The classifier of tracked faces: crops to calibrated emotion probabilities."""
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,18 +10,18 @@ import numpy as np
 from fer_agent.errors import InferenceError, ModelContractError
 from fer_agent.vision.binding import bind
 from fer_agent.vision.crop import crop_faces
-from fer_agent.vision.records import EmotionScores
+from fer_agent.vision.records import EmotionScores, ModelIdentity
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fer_agent.models.manifest import Manifest
     from fer_agent.vision.ports import InferenceSession
-    from fer_agent.vision.records import Float32Array, Frame, ModelIdentity, Tracks
+    from fer_agent.vision.records import Float32Array, Frame, Tracks
 
 
 _MOST_BOUND = 8
-"""Faces in a frame up to which the network runs on arrays kept for that number of them."""
+"""Most faces in a frame for which bound arrays of that batch size are kept."""
 
 
 class CropClassifier:
@@ -31,7 +30,7 @@ class CropClassifier:
     Args:
         session: the model's graph; preprocessing is inside, so it takes raw crops.
         manifest: labels in output order, crop size and calibration temperature.
-        identity: what the scores name as their model.
+        identity: the model that the scores name; by default the manifest's FP32 file.
 
     Raises:
         ModelContractError: the graph does not take the manifest's input in batches, or does not
@@ -50,12 +49,11 @@ class CropClassifier:
     ) -> None:
         self.labels = manifest.labels
         self._session = session
-        self._identity = identity
+        self._identity = identity or ModelIdentity.of(manifest, manifest.file())
         self._size = manifest.input.size
         self._temperature = np.float32(manifest.calibration.temperature)
-        self._nobody = EmotionScores(
-            labels=self.labels, probs=np.empty((0, len(self.labels)), np.float32), model=identity
-        )
+        no_probs = np.empty((0, len(self.labels)), np.float32)
+        self._no_scores = EmotionScores(self.labels, no_probs, self._identity)
         self._idle: defaultdict[int, list[_Batch]] = defaultdict(list)
         self._output = self._check_contract(manifest)
 
@@ -67,16 +65,16 @@ class CropClassifier:
         """
         count = len(tracks)
         if not count:
-            return self._nobody
+            return self._no_scores
         if count > _MOST_BOUND:
             probs = self.probs(crop_faces(frame.luma, tracks.xyxy, self._size))
         else:
-            # Each thread takes its own: one that is at work is in nobody's list.
+            # Each thread takes a batch out of the list while it uses it.
             idle = self._idle[count]
             batch = idle.pop() if idle else _Batch(self._session, count, self._size, self._output)
             crop_faces(frame.luma, tracks.xyxy, self._size, out=batch.crops)
             batch.run()
-            probs = _softmax_of_few(batch.logits.tolist(), float(self._temperature))
+            probs = softmax(batch.logits, self._temperature)
             idle.append(batch)
         return EmotionScores(labels=self.labels, probs=probs, model=self._identity)
 
@@ -94,11 +92,8 @@ class CropClassifier:
         """
         if not len(crops):
             return np.empty((0, len(self.labels)), np.float32)
-        return softmax(self._logits(crops) / self._temperature)
-
-    def _logits(self, crops: NDArray[np.uint8]) -> Float32Array:
         (logits,) = self._session.run(crops).values()
-        return logits.astype(np.float32, copy=False)
+        return softmax(logits, self._temperature)
 
     def _check_contract(self, manifest: Manifest) -> _Output:
         """Return the network's only output, when it is what the manifest says."""
@@ -152,20 +147,12 @@ class _Batch:
         self.run = bind(session, self.crops, {output.name: self.logits})
 
 
-def _softmax_of_few(logits: list[list[float]], temperature: float) -> Float32Array:
-    """Do what `softmax` does, in plain numbers: a third of its time for one face or two."""
-    rows = []
-    for row in logits:
-        highest = max(row)
-        powers = [math.exp((logit - highest) / temperature) for logit in row]
-        total = sum(powers)
-        rows.append([power / total for power in powers])
-    return np.array(rows, np.float32)
-
-
-def softmax(logits: Float32Array) -> Float32Array:
+def softmax(logits: NDArray[np.generic], temperature: np.float32) -> Float32Array:
     """Return probabilities, float32 (N, C), from logits (N, C); no overflow for any finite one."""
     # The reductions straight from the ufuncs: the arrays' own methods go through Python first.
-    powers: Float32Array = np.exp(logits - np.maximum.reduce(logits, axis=1, keepdims=True))
+    highest = np.maximum.reduce(logits, axis=1, keepdims=True)
+    powers: Float32Array = np.subtract(logits, highest, dtype=np.float32)
+    powers /= temperature
+    np.exp(powers, out=powers)
     powers /= np.add.reduce(powers, axis=1, keepdims=True)
     return powers

@@ -12,11 +12,19 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
+import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 
+from fer_agent.camera.backends.clips import play
+from fer_agent.camera.backends.replay import make_frame
+from fer_agent.config.model import DetectorConfig
+from fer_agent.detector.yunet import YuNetDetector
+from fer_agent.inference.onnx import OnnxSession
 from fer_agent.models.store import find_model
 from fer_agent.mqtt import schemas
+from fer_agent.vision.crop import crop_faces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -182,6 +190,42 @@ def test_a_broker_that_is_down_does_not_stop_the_record(
     faces = [face for frame in frames for face in frame["faces"]]
     assert {face["track_id"] for face in faces} == {1, 2}
     assert all(sum(face["probs"].values()) == pytest.approx(1.0, abs=1e-4) for face in faces)
+
+
+def test_the_record_has_the_probabilities_of_the_models_own_evaluation(
+    runner: Runner, shared: Path, tmp_path: Path
+) -> None:
+    """Read the files as any other program would: ONNX Runtime, the manifest, a softmax."""
+    record = tmp_path / "record.jsonl"
+    code, stderr = runner.run(
+        "--source", str(shared / TWO_PEOPLE), "--broker", "none", "--record", str(record),
+        FER_AGENT__CAMERA__MAIN__PACE="fast",
+        FER_AGENT__DETECTOR__REST_S="0",
+        FER_AGENT__TRACKER__CONFIRM_FRAMES="1",
+    )  # fmt: skip
+    assert code == 0, stderr
+    folder = find_model(MODEL).folder
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    temperature = manifest["calibration"]["temperature"]
+    assert abs(temperature - 1) > 0.1  # else it would not show when nobody divides by it
+    session = onnxruntime.InferenceSession(folder / manifest["files"][0]["path"])
+    yunet = OnnxSession(shared / "models" / "yunet_s_dynamic.onnx")
+    detector = YuNetDetector(yunet, DetectorConfig())
+
+    _, *lines = map(json.loads, record.read_text(encoding="utf-8").splitlines())
+    compared = 0
+    for picture, line in zip(play(shared / TWO_PEOPLE, 30.0), lines, strict=True):
+        frame = make_frame(picture.bgr, line["mono_ns"], line["frame"])
+        found = detector.detect(frame).xyxy  # as the record's boxes, but not rounded
+        for face in line["faces"]:
+            (row,) = np.flatnonzero(np.abs(found - face["xyxy"]).max(axis=1) < 0.02)
+            crops = crop_faces(frame.luma, found[[row]], tuple(manifest["input"]["shape"][2:]))
+            (logits,) = session.run(None, {session.get_inputs()[0].name: crops})
+            powers = np.exp(logits[0].astype(np.float64) / temperature)
+            expected = dict(zip(manifest["labels"], powers / powers.sum(), strict=True))
+            assert face["probs"] == pytest.approx(expected, abs=5e-6)
+            compared += 1
+    assert compared > 80
 
 
 def test_max_frames_ends_the_run(runner: Runner, shared: Path, tmp_path: Path) -> None:

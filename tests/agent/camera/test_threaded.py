@@ -3,14 +3,13 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from scripted_source import ScriptedSource, Statuses, Step, open_fails, picture, read_fails
 
-from fer_agent.camera import backoff, capture, threaded
+from fer_agent.camera import capture, threaded
 from fer_agent.camera.threaded import ThreadedCamera
 from fer_agent.errors import CameraError
 from fer_agent.vision.records import Frame, Gap
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _no_thread_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(capture, "Backoff", partial(backoff.Backoff, first_s=0.02, cap_s=0.1))
+    monkeypatch.setattr(capture, "FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr(capture, "LONGEST_WAIT_S", 0.1)
     before = set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - before:
@@ -279,12 +279,3 @@ def test_a_frozen_picture_is_a_fault_and_stays_offline_until_it_moves() -> None:
         "offline the picture has not changed for 0.1 s",
         "online",
     ]
-
-
-def test_waits_grow_to_a_cap_and_start_again_after_good_times() -> None:
-    waits = backoff.Backoff(first_s=1, cap_s=5)
-    steps = [waits.next_s() for _ in range(6)]
-    limits = [1, 2, 4, 5, 5, 5]
-    assert all(limit / 2 <= step <= limit for step, limit in zip(steps, limits, strict=True))
-    waits.reset()
-    assert waits.next_s() <= 1

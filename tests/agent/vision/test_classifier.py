@@ -11,10 +11,13 @@ from fer_agent.inference.onnx import OnnxSession
 from fer_agent.models.manifest import Manifest
 from fer_agent.models.store import StoredModel, find_model
 from fer_agent.vision.classifier import CropClassifier, softmax
+from fer_agent.vision.crop import crop_faces
 from fer_agent.vision.records import Frame, Tracks
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 onnx = pytest.importorskip("onnx", reason="onnx comes with the trainer extra")
 
@@ -92,7 +95,7 @@ def tracks(*boxes: tuple[float, float, float, float]) -> Tracks:
     )
 
 
-class CountingSession:
+class RunCountingSession:
     """A session, and the batch sizes it ran."""
 
     def __init__(self, session: OnnxSession) -> None:
@@ -106,7 +109,7 @@ class CountingSession:
 
 
 def test_all_faces_of_a_frame_go_in_one_batch_in_their_order(tmp_path: Path) -> None:
-    session = CountingSession(tiny_network(tmp_path))
+    session = RunCountingSession(tiny_network(tmp_path))
     classifier = CropClassifier(session, manifest())
     session.batches.clear()
     luma = np.zeros((100, 200), np.uint8)
@@ -123,7 +126,7 @@ def test_all_faces_of_a_frame_go_in_one_batch_in_their_order(tmp_path: Path) -> 
 
 
 def test_a_frame_without_faces_runs_nothing(tmp_path: Path) -> None:
-    session = CountingSession(tiny_network(tmp_path))
+    session = RunCountingSession(tiny_network(tmp_path))
     classifier = CropClassifier(session, manifest())
     session.batches.clear()
     scores = classifier.classify(Frame(np.zeros((100, 200), np.uint8), 0, 0), tracks())
@@ -131,20 +134,45 @@ def test_a_frame_without_faces_runs_nothing(tmp_path: Path) -> None:
     assert session.batches == []
 
 
-def test_logits_are_divided_by_the_manifests_temperature(tmp_path: Path) -> None:
+def expected_probs(logits: NDArray[np.generic], temperature: float) -> NDArray[np.float64]:
+    """The definition, in float64."""
+    powers = np.exp(logits.astype(np.float64) / temperature)
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("temperature", [0.3, 0.5586, 1.0, 1.7, 4.0])
+def test_probabilities_are_the_softmax_of_logits_over_temperature_for_any_number_of_faces(
+    tmp_path: Path, temperature: float
+) -> None:
     session = tiny_network(tmp_path)
-    white = np.full((1, 1, 48, 48), 255, np.uint8)
-    for temperature in (0.5, 1.0, 4.0):
-        calibration = {"temperature": temperature, "abstain_below": 0.0}
-        probs = CropClassifier(session, manifest(calibration=calibration)).probs(white)
-        powers = np.exp(np.arange(3) / temperature)
-        assert probs[0].tolist() == pytest.approx((powers / powers.sum()).tolist(), rel=1e-5)
+    calibration = {"temperature": temperature, "abstain_below": 0.0}
+    classifier = CropClassifier(session, manifest(calibration=calibration))
+    luma = np.tile(np.arange(200, dtype=np.uint8), (100, 1))
+    for count in range(1, 13):
+        found = tracks(*((14.0 * face, 30.0, 14.0 * face + 40, 80.0) for face in range(count)))
+        crops = crop_faces(luma, found.xyxy, (48, 48))
+        expected = expected_probs(session.run(crops)["logits"], temperature)
+        assert expected.std(axis=0).min() > 0 or count == 1  # the faces differ
+        scores = classifier.classify(Frame(luma, 0, 0), found)
+        for probs in (scores.probs, classifier.probs(crops)):
+            assert probs.dtype == np.float32
+            np.testing.assert_allclose(probs, expected, rtol=1e-5)
 
 
-def test_softmax_survives_extreme_logits() -> None:
-    probs = softmax(np.array([[1e30, -1e30, 0], [-1e4, -1e4, -1e4]], np.float32))
+@pytest.mark.parametrize("temperature", [0.25, 1.0, 8.0])
+def test_softmax_survives_extreme_logits(temperature: float) -> None:
+    logits = np.array([[1e30, -1e30, 0], [-1e4, -1e4, -1e4]], np.float32)
+    probs = softmax(logits, np.float32(temperature))
     assert probs[0].tolist() == [1, 0, 0]
     assert probs[1].tolist() == pytest.approx([1 / 3] * 3)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_softmax_is_float32_of_logits_of_any_precision(dtype: type[np.floating[Any]]) -> None:
+    logits = np.random.default_rng(0).normal(0, 3, (5, 8)).astype(dtype)
+    probs = softmax(logits, np.float32(0.7))
+    assert probs.dtype == np.float32
+    np.testing.assert_allclose(probs, expected_probs(logits, 0.7), rtol=1e-5)
 
 
 def test_another_number_of_outputs_than_labels_is_refused(tmp_path: Path) -> None:

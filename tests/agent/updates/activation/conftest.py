@@ -28,13 +28,15 @@ class Kind:
     Attributes:
         labels: its classes.
         work: matrix products of 256 x 256 that it does for nothing.
-        fails_on_white: whether it fails on a crop that is all white, as no golden input is.
+        fails_on_white: whether it fails on a crop that is white, as no golden input is.
+        white: the mean brightness from which on a crop counts as white.
         golden_off: what is added to the golden outputs.
     """
 
     labels: tuple[str, ...] = LABELS
     work: int = 0
     fails_on_white: bool = False
+    white: float = 255.0
     golden_off: float = 0.0
 
 
@@ -60,7 +62,7 @@ def graph_bytes(kind: Kind, seed: int) -> bytes:
     ]
     out = "read"
     if kind.fails_on_white:
-        # Looks up entry 1 of 1 for a mean of 255: "indices element out of data bounds".
+        # Looks up entry 1 of 1 for a mean that is white: "indices element out of data bounds".
         nodes += [
             helper.make_node("Div", ["mean", "most"], ["share"]),
             helper.make_node("Floor", ["share"], ["full"]),
@@ -70,7 +72,7 @@ def graph_bytes(kind: Kind, seed: int) -> bytes:
             helper.make_node("Add", [out, "nothings"], ["fragile"]),
         ]
         constants += [
-            helper.make_tensor("most", kinds.FLOAT, [1], [255.0]),
+            helper.make_tensor("most", kinds.FLOAT, [1], [kind.white]),
             helper.make_tensor("zero", kinds.FLOAT, [1], [0.0]),
         ]
         out = "fragile"
