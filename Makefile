@@ -10,7 +10,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations 25 $(PYTEST_ARGS)
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations 25 $(MARKS) $(PYTEST_ARGS)
 PUBLISH := tests/trainer/publish
 INPUTS := pyproject.toml $(wildcard constraints/*.txt)
 
@@ -33,7 +33,7 @@ test: packages check
 	$(PYTEST) tests/trainer --ignore $(PUBLISH)
 
 # The tests marked `exhaustive` as well: kills by the hundred, arm64 emulation, every training.
-test-all: PYTEST_ARGS += -m "not hardware"
+test-all: MARKS := -m "not hardware"
 test-all: test
 
 check: $(VENV)/.installed-test
