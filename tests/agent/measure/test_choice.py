@@ -364,11 +364,12 @@ def test_an_interrupted_build_leaves_nothing(
     assert [path.suffix for path in folder.iterdir()] == [".lock"]
 
 
-def test_an_unknown_model_is_named(start: Callable[..., subprocess.Popen[str]]) -> None:
-    process = start("--model", "huge")
-    _, stderr = process.communicate(timeout=300)
-    assert process.returncode == 78
-    assert "no model named 'huge'" in stderr
+def test_an_unknown_model_is_named(
+    fer_agent: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = fer_agent("models", "build", "--model", "huge")
+    assert done.returncode == 78
+    assert "no model named 'huge'" in done.stderr
 
 
 def quick(**traits: Any) -> Build:
@@ -449,16 +450,18 @@ def test_a_configured_runtime_takes_what_is_best_on_it(model: StoredModel) -> No
 
 
 def test_command_measures_again_only_what_changed(
-    start: Callable[..., subprocess.Popen[str]], model: StoredModel
+    fer_agent: Callable[..., subprocess.CompletedProcess[str]], model: StoredModel
 ) -> None:
+    store = model.folder.parent
+
     def said() -> str:
-        process = start("--model", NAME, "--runs", "10", "--if-changed")
-        stdout, stderr = process.communicate(timeout=300)
-        assert process.returncode == 0, stderr
-        return stdout
+        words = ("models", "build", "--model", NAME, "--runs", 10, "--if-changed")
+        done = fer_agent(*words, FER_AGENT__MODELS__PATH=str(store))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     assert said() == f"{NAME}: nothing to measure again\n"
-    store = recorded(model, INT8)
+    recorded(model, INT8)
     known = record.latest(store, NAME)
     assert known is not None
     older = known.fingerprint.model_copy(update={"agent_version": "0.0.1"})
