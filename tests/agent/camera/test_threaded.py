@@ -281,6 +281,65 @@ def test_a_frozen_picture_is_a_fault_and_stays_offline_until_it_moves() -> None:
     ]
 
 
+class Clock:
+    """A monotonic clock of the camera's modules that a test moves on, instead of waiting."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+    def monotonic_ns(self) -> int:
+        return round(self.monotonic() * 1e9)
+
+    def move_on(self, seconds: float) -> None:
+        self.ahead_s += seconds
+
+
+def test_waits_go_on_growing_until_pictures_came_for_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    longest_s: list[float] = []
+    clock = Clock()
+
+    class Noted(backoff.Backoff):
+        def next_s(self) -> float:
+            wait_s = super().next_s()
+            longest_s.append(wait_s)
+            return wait_s
+
+    monkeypatch.setattr(capture, "Backoff", partial(Noted, first_s=0.01, cap_s=0.16))
+    monkeypatch.setattr(capture, "time", clock)
+    flaps = [picture(), picture(), read_fails("loose plug")] * 5
+    minute = [picture(), partial(clock.move_on, 59), picture(), read_fails("loose plug")]
+    more = [picture(), partial(clock.move_on, 61), picture(), read_fails("loose plug"), picture()]
+    # Nothing is overdue for as long as the clock jumps.
+    one, _ = camera([*flaps, *minute, *more], lossless=True, deadline_s=1000)
+    take(one, 10 + 2 + 2 + 1)
+    limits_s = [0.01, 0.02, 0.04, 0.08, 0.16, 0.16, 0.01]
+    assert len(longest_s) == len(limits_s)
+    for wait_s, limit_s in zip(longest_s, limits_s, strict=True):
+        assert limit_s / 2 <= wait_s <= limit_s
+
+
+def test_a_taker_that_works_for_longer_than_a_gap_is_no_fault_of_the_camera(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(threaded, "time", clock)
+    # The pause is longer than the camera waits for a picture at a time.
+    pause = partial(time.sleep, 0.6)
+    one, statuses = camera([picture(), pause, picture(), pause, picture()], gap_s=30)
+    items = []
+    for item in itertools.islice(one.frames(), 3):
+        items.append(item)
+        clock.move_on(100)
+    one.close()
+    assert all(isinstance(item, Frame) for item in items)
+    assert statuses.words() == ["online"]
+
+
 def test_waits_grow_to_a_cap_and_start_again_after_good_times() -> None:
     waits = backoff.Backoff(first_s=1, cap_s=5)
     steps = [waits.next_s() for _ in range(6)]
