@@ -30,6 +30,8 @@ test: packages check
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/python scripts/architecture.py --check
+	$(BIN)/mypy scripts/architecture.py
 	$(BIN)/mypy
 	$(BIN)/mypy scripts/constraints.py
 

@@ -22,9 +22,8 @@ import paho.mqtt.client as paho
 from fer_agent.config.model import MqttConfig
 from fer_agent.models.emotions import EMOTIONS
 from fer_agent.mqtt.messages import Identity
-from fer_agent.mqtt.payloads import InfoPayload, ModelInfo, Models
 from fer_agent.mqtt.publisher import MqttPublisher
-from fer_agent.vision.records import EmotionEvent, EventKind
+from fer_agent.vision.records import EmotionEvent, EventKind, ModelIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -192,21 +191,10 @@ def publish_us(runs: int, pause_s: float, port: int = 9) -> list[float]:
         xyxy=np.array([10, 10, 90, 90], np.float32),
         frame_size=(640, 480),
         started_ns=now_ns,
+        model=ModelIdentity("benchmark", "0" * 64),
     )
     identity = Identity.of_this_run("benchmark")
-    info = InfoPayload(
-        agent_version="0",
-        python_version="3",
-        os="",
-        board="",
-        runtime="",
-        models=Models(classifier=ModelInfo(name="net", sha256=SHA256)),
-        cameras=("front",),
-        config_sha256=SHA256,
-        deployment_context="research",
-        session=identity.session,
-    )
-    publisher = MqttPublisher(MqttConfig(broker=f"mqtt://127.0.0.1:{port}"), identity, info)
+    publisher = MqttPublisher(MqttConfig(broker=f"mqtt://127.0.0.1:{port}"), identity)
     camera = publisher.camera("front")
     publisher.start()
     taken = []

@@ -16,7 +16,6 @@ from pathlib import Path
 import cv2
 from rich.console import Console
 
-from fer_agent.assets.portraits import Scene
 from fer_agent.config.model import (
     AgentConfig,
     CameraConfig,
@@ -25,7 +24,7 @@ from fer_agent.config.model import (
     DeviceConfig,
 )
 from fer_agent.demo.run import DEVICE_ID, SCENE, Demo, DemoOptions
-from fer_agent.demo.scene import FPS
+from fer_agent.demo.scene import FPS, Tour
 from fer_agent.watch.listener import LinkNews, Received
 from fer_agent.watch.table import LiveTable
 
@@ -71,7 +70,7 @@ def main() -> None:
     # Some viewers strip the space at the beginning of a text unless told not to.
     svg = svg.replace("<svg ", '<svg xml:space="preserve" ', 1)
     (HERE / "demo.svg").write_text(svg, encoding="utf-8")
-    still = Scene().draw(round(MOMENT_S * FPS))
+    still = Tour().draw(round(MOMENT_S * FPS))
     cv2.imwrite(str(HERE / "demo-scene.jpg"), still, [cv2.IMWRITE_JPEG_QUALITY, 85])
 
 

@@ -1,1 +1,1 @@
-"""Puts agents on devices: a process of its own, `python -m fer_provisioning`, on pyinfra."""
+"""Installs agents on devices with pyinfra, in a separate process: `python -m fer_provisioning`."""

@@ -1,4 +1,4 @@
-"""`python -m fer_provisioning`: the commands of `fer-agent` that work on boards."""
+"""Runs the commands of `fer-agent` that work on boards, as `python -m fer_provisioning`."""
 
 from gevent import monkey
 

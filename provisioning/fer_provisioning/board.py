@@ -1,4 +1,4 @@
-"""What a board is, and how an agent is installed there; boards that cannot run one are refused."""
+"""Identifies boards from a probe's answers, and refuses those that cannot run an agent."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _OLD_JETPACKS = {
     35: "JetPack 5 (Python 3.8)",
 }
 _JETPACK_PARTS = {"tensorrt": "TensorRT for Python", "nvcc": "the CUDA toolkit"}
-"""What a Jetson flashed without JetPack's components lacks, by the probe's word for it."""
+"""Parts that a Jetson flashed without JetPack's components lacks, by the probe's word."""
 
 
 class UnsupportedBoardError(UnavailableError):
     """The board's system cannot run the agent."""
 
 
-class Kind(str, Enum):
-    """Which way of installing a board needs."""
+class BoardKind(str, Enum):
+    """The way of installing that a board needs."""
 
     PI = "pi"
     JETSON = "jetson"
@@ -41,7 +41,7 @@ class Kind(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What `probe.sh` found; empty strings where the board does not know.
+    """Answers of `probe.sh`; empty strings where the board does not know.
 
     Attributes:
         values: single values by their name.
@@ -86,11 +86,11 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
-class Board:
-    """A board that can run the agent, and how.
+class TargetBoard:
+    """A board that can run the agent, and the facts that its installation depends on.
 
     Attributes:
-        kind: which way of installing it needs.
+        kind: the way of installing that it needs.
         name: model and system, for people; boards that differ in it alone get the same release.
         python: major and minor version of the system's python3.
         architecture: as wheels call it, `aarch64` or `x86_64`.
@@ -100,7 +100,7 @@ class Board:
         is_here: whether it is this machine, which keeps the commands that install.
     """
 
-    kind: Kind
+    kind: BoardKind
     name: str = field(compare=False)
     python: tuple[int, int]
     architecture: str
@@ -111,8 +111,8 @@ class Board:
 
     @property
     def system_site_packages(self) -> bool:
-        """Whether the environment sees the system's Python packages: picamera2 and TensorRT."""
-        return self.kind is not Kind.PLAIN
+        """True where the environment sees the system's Python packages: picamera2 and TensorRT."""
+        return self.kind is not BoardKind.PLAIN
 
     @property
     def apt_packages(self) -> dict[str, str]:
@@ -120,14 +120,16 @@ class Board:
 
         A Jetson builds pycuda from its source.
         """
-        if self.kind is Kind.PI:
+        if self.kind is BoardKind.PI:
             return {"picamera2": "python3-picamera2"}
-        return {"headers": "python3-dev", "compiler": "g++"} if self.kind is Kind.JETSON else {}
+        return (
+            {"headers": "python3-dev", "compiler": "g++"} if self.kind is BoardKind.JETSON else {}
+        )
 
     @property
     def extra_names(self) -> tuple[str, ...]:
         """Extras of the wheel that this board needs."""
-        jetson = ("jetson",) if self.kind is Kind.JETSON else ()
+        jetson = ("jetson",) if self.kind is BoardKind.JETSON else ()
         return (*jetson, "provision") if self.is_here else jetson
 
     @property
@@ -138,46 +140,50 @@ class Board:
     @property
     def modules(self) -> tuple[str, ...]:
         """Modules to import before a release is trusted."""
-        own = {Kind.PI: ("picamera2",), Kind.JETSON: ("tensorrt", "pycuda.driver"), Kind.PLAIN: ()}
+        own = {
+            BoardKind.PI: ("picamera2",),
+            BoardKind.JETSON: ("tensorrt", "pycuda.driver"),
+            BoardKind.PLAIN: (),
+        }
         return ("numpy", "cv2", "onnxruntime", "paho.mqtt.client", *own[self.kind], "fer_agent.cli")
 
     @property
     def camera(self) -> str:
         """The camera such a board usually has, as the configuration names it."""
-        return "picam:0" if self.kind is Kind.PI else "/dev/video0"
+        return "picam:0" if self.kind is BoardKind.PI else "/dev/video0"
 
     @property
     def groups(self) -> tuple[str, ...]:
         """Groups the unit's drop-in names; systemd refuses to start with one that is missing."""
-        return ("video", "render") if self.kind is Kind.JETSON else ("video",)
+        return ("video", "render") if self.kind is BoardKind.JETSON else ("video",)
 
     @property
     def dropins(self) -> tuple[str, ...]:
         """Drop-ins of the unit that belong on this board."""
-        board = () if self.kind is Kind.PLAIN else (f"{self.kind.value}.conf",)
-        # Unknown keys are warnings in every start's log, so older systemds have a way of their own.
+        board = () if self.kind is BoardKind.PLAIN else (f"{self.kind.value}.conf",)
+        # Unknown keys are warnings in every start's log, so older systemds get a separate file.
         growing = "growing-delay.conf" if self.systemd >= 254 else "growing-delay-before-254.conf"
         return (*board, growing)
 
     @property
     def sync_dropins(self) -> tuple[str, ...]:
         """Drop-ins of the sync's unit that belong on this board."""
-        return ("jetson-sync.conf",) if self.kind is Kind.JETSON else ()
+        return ("jetson-sync.conf",) if self.kind is BoardKind.JETSON else ()
 
 
-def identify(probe: Probe, *, is_here: bool = False) -> Board:
-    """Say what a board is; `is_here` says that it is this machine.
+def identify(probe: Probe, *, is_here: bool = False) -> TargetBoard:
+    """Tell a board from its probe; `is_here` says that it is this machine.
 
     Raises:
         UnsupportedBoardError: it cannot run the agent; the message says why.
     """
     _check_system(probe)
     python = _version(probe.get("python"))
-    kind, name, constraints = Kind.PLAIN, probe.get("os_name"), "default"
+    kind, name, constraints = BoardKind.PLAIN, probe.get("os_name"), "default"
     if probe.get("tegra") or probe.get("l4t"):
-        kind, name = Kind.JETSON, f"{probe.get('model') or 'Jetson'}, {_jetpack(probe)}"
+        kind, name = BoardKind.JETSON, f"{probe.get('model') or 'Jetson'}, {_jetpack(probe)}"
     elif probe.get("model").startswith("Raspberry Pi") and probe.get("os_id") == "debian":
-        kind, name = Kind.PI, f"{probe.get('model')}, {_pi_system(probe)}"
+        kind, name = BoardKind.PI, f"{probe.get('model')}, {_pi_system(probe)}"
     if python < MIN_PYTHON:
         raise UnsupportedBoardError(
             f"its Python is {probe.get('python') or 'missing'}; the agent needs 3.10 or newer",
@@ -185,11 +191,11 @@ def identify(probe: Probe, *, is_here: bool = False) -> Board:
             if probe.get("python")
             else "install python3 there",
         )
-    if kind is Kind.PI and probe.get("os_codename") == "bookworm":
+    if kind is BoardKind.PI and probe.get("os_codename") == "bookworm":
         constraints = "bookworm-pi"
     elif python == (3, 10):
         constraints = "py310"
-    return Board(
+    return TargetBoard(
         kind=kind,
         name=name,
         python=python,

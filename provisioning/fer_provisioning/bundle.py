@@ -1,4 +1,4 @@
-"""What is copied to a board: the wheel, pip, version pins, the unit, and offline all the rest."""
+"""Bundles to copy to a board: the wheel, pip, version pins, units, and offline all packages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from email.message import Message
 
-    from fer_provisioning.board import Board
+    from fer_provisioning.board import TargetBoard
 
 _UNIT_PREFIX = "10-"
 """Our drop-ins' names begin with it; others in the folder are the owner's and stay."""
@@ -45,7 +45,7 @@ _ONLINE_BYTES = 150_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class AgentRelease:
     """One version of the agent for one kind of board.
 
     Attributes:
@@ -78,15 +78,15 @@ class Bundler:
     Args:
         wheel: the agent's wheel; None builds it from the checkout, or fetches this version.
         offline: put every wheel the board needs into the bundle.
-        say: told what takes long.
+        say: called with a line before work that takes long.
     """
 
     def __init__(self, *, wheel: Path | None, offline: bool, say: Callable[[str], None]) -> None:
         self._wheel = wheel
         self._offline = offline
         self._say = say
-        self._releases: dict[Board, tuple[Release, Path]] = {}
-        self._bundles: dict[Board, Bundle] = {}
+        self._releases: dict[TargetBoard, tuple[AgentRelease, Path]] = {}
+        self._bundles: dict[TargetBoard, Bundle] = {}
         self._making = threading.RLock()
         self._cleanup = ExitStack()
         self._folder = Path(self._cleanup.enter_context(tempfile.TemporaryDirectory()))
@@ -95,17 +95,17 @@ class Bundler:
         """Remove the temporary folder."""
         self._cleanup.close()
 
-    def release(self, board: Board) -> Release:
+    def release(self, board: TargetBoard) -> AgentRelease:
         """Name the release for one kind of board.
 
         Raises:
-            UsageError: the wheel is none of ours.
+            UsageError: the file is no wheel of the agent.
             DownloadError: the wheel cannot be built or fetched.
         """
         with self._making:
             return self._content(board)[0]
 
-    def bundle(self, board: Board) -> Bundle:
+    def bundle(self, board: TargetBoard) -> Bundle:
         """Pack the release for one kind of board.
 
         Raises:
@@ -116,8 +116,8 @@ class Bundler:
                 self._bundles[board] = self._pack(board)
             return self._bundles[board]
 
-    def _content(self, board: Board) -> tuple[Release, Path]:
-        """Put together what the release's id is made of."""
+    def _content(self, board: TargetBoard) -> tuple[AgentRelease, Path]:
+        """Make the folder whose content the release's id is computed from."""
         if board in self._releases:
             return self._releases[board]
         wheel = self._agent_wheel()
@@ -128,13 +128,13 @@ class Bundler:
         (agent / wheel.name).write_bytes(wheel.read_bytes())
         constraints = layout.constraints_folder() / f"{board.constraints}.txt"
         (content / "constraints.txt").write_bytes(constraints.read_bytes())
-        _copy_units(board, systemd)
+        copy_units(board, systemd)
         version = wheel_version(wheel)
-        release = Release(f"{version}-{_digest(content, board)}", version)
+        release = AgentRelease(f"{version}-{_digest(content, board)}", version)
         self._releases[board] = release, content
         return self._releases[board]
 
-    def _pack(self, board: Board) -> Bundle:
+    def _pack(self, board: TargetBoard) -> Bundle:
         release, content = self._content(board)
         wheels = content / "wheels"
         wheels.mkdir()
@@ -150,7 +150,7 @@ class Bundler:
             tar.add(content, arcname=".", filter=_anonymous)
         return Bundle(archive, archive.stat().st_size, int(compressed_bytes * _SPACE_FACTOR))
 
-    def _wheelhouse(self, board: Board, content: Path) -> Path:
+    def _wheelhouse(self, board: TargetBoard, content: Path) -> Path:
         """Return a folder of every wheel a release needs, fetched once for each set of pins."""
         wheel = next(content.glob("agent/*.whl"))
         pins = (content / "constraints.txt").read_text(encoding="utf-8")
@@ -232,14 +232,14 @@ def _requirements(wheel: Path) -> list[str]:
     return [str(one) for one in _metadata(wheel).get_all("Requires-Dist", [])]
 
 
-def platform_tags(board: Board) -> list[str]:
+def platform_tags(board: TargetBoard) -> list[str]:
     """List the wheel platforms a board takes, newest glibc first (PEP 600)."""
     major, minor = board.libc
     newer = [f"manylinux_{major}_{one}_{board.architecture}" for one in range(minor, 16, -1)]
     return [*newer, f"manylinux2014_{board.architecture}", f"linux_{board.architecture}"]
 
 
-def _download(board: Board, content: Path, wheels: Path) -> None:
+def _download(board: TargetBoard, content: Path, wheels: Path) -> None:
     """Fetch every wheel that the agent needs on a board.
 
     pip can fetch for another Python and processor than its own, but reads the conditions of a
@@ -267,7 +267,9 @@ def _download(board: Board, content: Path, wheels: Path) -> None:
         copy.unlink()
 
 
-def missing_requirements(board: Board, wheels: Sequence[Path], extras: Sequence[str]) -> list[str]:
+def missing_requirements(
+    board: TargetBoard, wheels: Sequence[Path], extras: Sequence[str]
+) -> list[str]:
     """List what the agent needs on a board beside the given wheels.
 
     Args:
@@ -306,7 +308,8 @@ def missing_requirements(board: Board, wheels: Sequence[Path], extras: Sequence[
     return sorted(missing)
 
 
-def _copy_units(board: Board, folder: Path) -> None:
+def copy_units(board: TargetBoard, folder: Path) -> None:
+    """Copy the units into a folder, with the drop-ins that belong on a board."""
     source = layout.units_folder()
     for unit in (layout.UNIT, layout.SYNC_UNIT, layout.SYNC_TIMER):
         (folder / unit).write_bytes((source / unit).read_bytes())
@@ -330,8 +333,8 @@ def _pip(*arguments: str, what: str) -> None:
         )
 
 
-def _digest(content: Path, board: Board) -> str:
-    """Hash what makes a release."""
+def _digest(content: Path, board: TargetBoard) -> str:
+    """Hash the content and the board's facts that make a release."""
     digest = hashlib.sha256(
         repr((board.kind, board.python, board.architecture, board.extras)).encode()
     )

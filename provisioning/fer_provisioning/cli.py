@@ -1,4 +1,4 @@
-"""The commands that work on boards: the only place of provisioning that prints, asks or exits."""
+"""Defines the commands that work on boards; nothing else in provisioning prints, asks or exits."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def install(
         if reach.ask:
             _answer(fleet, Path(folder))
         read = partial(remote.read_file, fleet)
-        job = deploy.Job(bundler, offline, reinstall, apt_wait, read)
+        job = deploy.DeployJob(bundler, offline, reinstall, apt_wait, read)
         fleet.plan(partial(deploy.install, job=job))
         _finish(fleet, "installed", reach, dry_run=dry_run, as_json=as_json)
 
@@ -142,7 +142,7 @@ def upgrade(
     bundler = Bundler(wheel=wheel, offline=offline, say=_say)
     with _opened(reach) as fleet, closing(bundler):
         read = partial(remote.read_file, fleet)
-        job = deploy.Job(bundler, offline, reinstall, apt_wait, read)
+        job = deploy.DeployJob(bundler, offline, reinstall, apt_wait, read)
         fleet.plan(partial(deploy.upgrade, job=job))
         _finish(fleet, "upgraded", reach, dry_run=dry_run, as_json=as_json)
 
@@ -302,7 +302,7 @@ def _pair(text: str, form: str) -> tuple[str, str]:
 
 
 def _answer(fleet: Fleet, folder: Path) -> None:
-    """Ask what a new board's configuration needs, once for all boards that have none.
+    """Ask for the settings of a new board, once for all boards without a configuration.
 
     Args:
         fleet: connected boards.

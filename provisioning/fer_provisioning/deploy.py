@@ -1,7 +1,7 @@
-"""The steps that put an agent on a board and take it off: one deploy for this machine and for SSH.
+"""Plans the steps that install, upgrade and remove an agent, on this machine and over SSH.
 
-Every step looks first and changes only what differs. What a step cannot look at with a stock
-operation, the probe said: complete releases, and the stamp of what the service was started with.
+Every step looks first and changes only what differs. The probe answers what no stock operation can
+look at: complete releases, and the stamp of what the service was started with.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from fer_provisioning import layout, settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fer_provisioning.board import Board
-    from fer_provisioning.bundle import Bundler, Release
+    from fer_provisioning.board import TargetBoard
+    from fer_provisioning.bundle import AgentRelease, Bundler
     from fer_provisioning.fleet import Site
     from fer_provisioning.settings import ConfigFile
 
@@ -35,13 +35,13 @@ _AGAIN = "~"
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What a run lays down.
+class DeployJob:
+    """The settings of one run for all its boards.
 
     Attributes:
         bundler: makes the release for each kind of board.
         offline: the board fetches nothing itself.
-        reinstall: make the release anew even when it is there.
+        reinstall: make the release again even when it is there.
         apt_wait_s: how long to wait for apt's lock, in seconds.
         read: reads a file on the board as root.
     """
@@ -53,7 +53,7 @@ class Job:
     read: Callable[[Site, str], str]
 
 
-def install(site: Site, job: Job) -> None:
+def install(site: Site, job: DeployJob) -> None:
     """Plan everything: system packages, user, release, configuration, service."""
     existing = job.read(site, layout.CONFIG) if site.probe.get("config_sha256") else None
     config = settings.for_target(site.target, existing, camera=_board(site).camera)
@@ -65,7 +65,7 @@ def install(site: Site, job: Job) -> None:
     _activate(site, release, config.sha256)
 
 
-def upgrade(site: Site, job: Job) -> None:
+def upgrade(site: Site, job: DeployJob) -> None:
     """Plan a new release over an installed agent; configuration and data stay as they are."""
     if not site.probe.current_release:
         raise UsageError("no agent is installed there", remedy="run `fer-agent install` first")
@@ -96,7 +96,7 @@ def uninstall(site: Site, *, purge: bool) -> None:
     site.add("remove the program", files.directory, layout.PREFIX, present=False)
 
 
-def _system(site: Site, job: Job) -> None:
+def _system(site: Site, job: DeployJob) -> None:
     board = _board(site)
     if not site.probe.get("python_venv"):
         raise UnavailableError(
@@ -144,10 +144,10 @@ def _system(site: Site, job: Job) -> None:
     )
 
 
-def _choose_release(site: Site, job: Job) -> Release:
+def _choose_release(site: Site, job: DeployJob) -> AgentRelease:
     """Return the release to run: one that is there already, or a new one.
 
-    A release that is made anew gets a number behind its id, so that the old one stays whole.
+    A release that is made again gets a number behind its id, so that the old one stays whole.
     """
     release = job.bundler.release(_board(site))
     there = [one for one in site.probe.releases if one.partition(_AGAIN)[0] == release.id]
@@ -160,7 +160,7 @@ def _choose_release(site: Site, job: Job) -> Release:
     return replace(release, id=current if current in there else there[-1])
 
 
-def _release(site: Site, job: Job, release: Release) -> None:
+def _release(site: Site, job: DeployJob, release: AgentRelease) -> None:
     if release.id in site.probe.releases:
         return
     board = _board(site)
@@ -246,7 +246,7 @@ def _configuration(site: Site, config: ConfigFile) -> None:
     )
 
 
-def _activate(site: Site, release: Release, config_sha256: str) -> None:
+def _activate(site: Site, release: AgentRelease, config_sha256: str) -> None:
     site.add(
         f"link {layout.COMMAND}",
         files.link,
@@ -283,7 +283,7 @@ def _check_secrets(site: Site, config: ConfigFile) -> None:
         )
 
 
-def _board(site: Site) -> Board:
+def _board(site: Site) -> TargetBoard:
     if site.board is None:
         raise UnavailableError("the board was not looked at", remedy="report this as a bug")
     return site.board

@@ -1,4 +1,4 @@
-"""What went wrong on a board: its own words turned into one sentence and one remedy."""
+"""Turns a board's own error output into one sentence and one remedy."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Several boards at once: connect, look, plan and carry out, each board in a greenlet of its own.
+"""Connects to several boards, plans and runs their steps, each board in a separate greenlet.
 
-Of pyinfra this uses connections, facts and operations; the order of steps is each board's own, so
-that a slow board keeps nobody waiting and a failed one ends nobody else's run.
+It uses pyinfra's connections, facts and operations. Each board runs its steps independently, so a
+slow board delays no other and a failed one ends no other's run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pyinfra.operations import apt, files, server
 
 from fer_agent.errors import AgentError
 from fer_provisioning import failures, layout
-from fer_provisioning.board import Board, Probe, UnsupportedBoardError, identify
+from fer_provisioning.board import Probe, TargetBoard, UnsupportedBoardError, identify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
     from fer_provisioning.targets import Target
 
 _BROKEN = (PyinfraError, SSHException, OSError, EOFError)
-"""What pyinfra and paramiko raise when a board or the way to it fails."""
+"""Exceptions of pyinfra and paramiko when a board or the connection to it fails."""
 
 _SLOW = (apt.packages, files.put, server.shell)
-"""Operations that download, copy or run scripts of ours."""
+"""Operations that download, copy, or run a script of `board_scripts`."""
 
 _CONNECT_TIMEOUT_S = 10
-_SILENT_LINK_MS = 30_000
-"""A link on which nothing is acknowledged for so long is cut: the board was unplugged."""
+_UNACKNOWLEDGED_MS = 30_000
+"""A connection without an acknowledgement for so long is closed: the board was unplugged."""
 _KEEPALIVE_S = 10
 
 
@@ -56,13 +56,13 @@ class Site:
     """One board in the course of a run; only its own greenlet writes here.
 
     Attributes:
-        target: which board.
+        target: the board's address and settings.
         host: pyinfra's side of it.
-        probe: what it said of itself.
-        board: what it is.
-        steps: planned, in order.
+        probe: its answers to `probe.sh`.
+        board: what kind of board it is; None until it is probed, or when it is unsupported.
+        steps: planned steps, in order.
         changed: names of the steps that changed something, or would.
-        error: what ended the run for this board.
+        error: the error that ended the run for this board; None when all went well.
         root: pyinfra's arguments that make an operation run as root.
     """
 
@@ -70,8 +70,8 @@ class Site:
     host: Host
     root: dict[str, Any] = field(default_factory=dict)
     probe: Probe = field(default_factory=Probe)
-    board: Board | None = None
-    steps: list[Step] = field(default_factory=list)
+    board: TargetBoard | None = None
+    steps: list[PlannedStep] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     error: AgentError | None = None
 
@@ -86,23 +86,23 @@ class Site:
         """Plan one step: a pyinfra operation, run as root."""
         meta = operation(*args, name=name, **kwargs, **self.root)
         slow = operation in _SLOW
-        self.steps.append(Step(name, self.host.op_hash_order[-1], meta.will_change, slow))
+        self.steps.append(PlannedStep(name, self.host.op_hash_order[-1], meta.will_change, slow))
 
     def add_script(self, name: str, script: str, *arguments: str) -> None:
-        """Plan one step that runs a script of ours on the board; it counts as a change."""
+        """Plan one step that runs one of `board_scripts`; it counts as a change."""
         words = " ".join(_quote(word) for word in (layout.board_script(script), "fer", *arguments))
         self.add(name, server.shell, commands=[f"sh -c {words}"])
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PlannedStep:
     """A planned step.
 
     Attributes:
         name: what it does, as the progress line says it.
         op_hash: pyinfra's name for it.
         changes: whether it changes the board.
-        slow: whether it may take long, so that its start is told too.
+        slow: whether it may take long, so that its start is reported too.
     """
 
     name: str
@@ -115,8 +115,8 @@ class Fleet:
     """Connections to a number of boards.
 
     Args:
-        targets: which boards.
-        progress: told of every step.
+        targets: the boards.
+        progress: reports every step.
         sudo: how to become root.
         known_hosts: file of trusted host keys; all other keys are refused.
         parallel: boards worked on at a time.
@@ -172,7 +172,7 @@ class Fleet:
         self.each(meet)
 
     def connect(self, ask: Callable[[str], str] | None, *, any_board: bool = False) -> None:
-        """Connect to every board, become root there, and see what it is.
+        """Connect to every board, become root there, and probe it.
 
         Args:
             ask: asks for the password of a board that takes no key, one board after the other.
@@ -183,7 +183,7 @@ class Fleet:
         self.each(lambda site: self._probe(site, any_board=any_board))
 
     def look_again(self) -> None:
-        """Ask every board that is connected again what it is and does; the silent keep theirs."""
+        """Probe every connected board again; one that does not answer keeps its last probe."""
 
         def look(site: Site) -> None:
             if site.host.connected and not self._is_cut(site):
@@ -193,7 +193,7 @@ class Fleet:
         self._in_parallel(look, self.sites)
 
     def watch_again(self) -> None:
-        """Ask every board again, those too that were out of reach; nothing is said of failures."""
+        """Probe every board again, unreachable ones too; failures are not reported."""
 
         def look(site: Site) -> None:
             site.error = None
@@ -248,7 +248,7 @@ class Fleet:
             raise self._explain(site, "follow the log")
 
     def _hear(self, message: object = None, **_: object) -> None:
-        """Take a line that pyinfra prints of any board, behind that board's prefix."""
+        """Hand a line that pyinfra prints to the listener of the board that its prefix names."""
         line = str(message)
         for prefix, write in self._listeners.items():
             if line.startswith(prefix):
@@ -279,7 +279,7 @@ class Fleet:
     def _reconnect(self, site: Site) -> None:
         with suppress(*_BROKEN):
             site.host.disconnect()
-        site.root = {}  # a board that was started anew has no password any more
+        site.root = {}  # a board that was restarted has no password any more
         self._connect(site, None)
 
     def _connect(self, site: Site, ask: Callable[[str], str] | None) -> None:
@@ -301,7 +301,7 @@ class Fleet:
             return
         transport = getattr(site.host.connector, "client").get_transport()  # noqa: B009 - SSH's only
         transport.set_keepalive(_KEEPALIVE_S)
-        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT_LINK_MS)
+        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
 
     def _probe(self, site: Site, *, any_board: bool) -> None:
         if not site.root:
@@ -322,12 +322,12 @@ class Fleet:
         # What needed no change before needs none after the others: they only add.
         for step in (one for one in site.steps if one.changes):
             self._said.take(site.host)
-            with self._progress.step(site.target.name, step.name, announce=step.slow) as told:
-                told.changed = self._run_step(site, step)
-            if told.changed:
+            with self._progress.step(site.target.name, step.name, announce=step.slow) as report:
+                report.changed = self._run_step(site, step)
+            if report.changed:
                 site.changed.append(step.name)
 
-    def _run_step(self, site: Site, step: Step) -> bool:
+    def _run_step(self, site: Site, step: PlannedStep) -> bool:
         """Run one step; returns whether it changed anything.
 
         Raises:
@@ -355,7 +355,7 @@ class Fleet:
 
 
 class _Said(logging.Handler):
-    """Keeps what pyinfra logs of each board: the output of its failed commands."""
+    """Log handler that keeps the output of each board's failed commands."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -1,4 +1,4 @@
-"""First contact: a host key is shown and asked for, never taken silently."""
+"""Adds a new board's host key to known_hosts once a person has confirmed it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a target's SSH server is, after the user's ssh configuration.
+    """Address of a target's SSH server, after the user's ssh configuration.
 
     Attributes:
         host: name or address to connect to.
@@ -38,12 +38,12 @@ class Endpoint:
 
     @property
     def known_hosts_name(self) -> str:
-        """What known_hosts calls it."""
+        """Its name in known_hosts."""
         return self.host if self.port == paramiko.config.SSH_PORT else f"[{self.host}]:{self.port}"
 
 
 def default_known_hosts() -> Path:
-    """Return the user's own file."""
+    """Return the user's known_hosts file."""
     return Path.home() / ".ssh" / "known_hosts"
 
 
@@ -62,7 +62,7 @@ def endpoint(target: Target, ssh_config: Path | None = None) -> Endpoint:
 
 
 def ensure_known(target: Target, known_hosts: Path, confirm: Callable[[str], bool] | None) -> None:
-    """See to it that a target's key is in known_hosts before anything is sent.
+    """Make sure that a target's key is in known_hosts before anything is sent.
 
     Args:
         target: a board reached over SSH.

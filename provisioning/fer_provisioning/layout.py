@@ -1,4 +1,4 @@
-"""Where things lie on a board, and which files of ours go there."""
+"""Paths on a board, and the folders of the files that are copied there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RELEASES: Final = f"{PREFIX}/releases"
 """One folder a release; `VENV` is a link to the one in use, so going back is one rename."""
 VENV: Final = f"{PREFIX}/venv"
 STAMP: Final = f"{PREFIX}/active"
-"""What the running service was started with; written only when it came up healthy."""
+"""File with a digest of the running release, its configuration and secrets, once healthy."""
 COMMAND: Final = "/usr/local/bin/fer-agent"
 
 CONFIG_FOLDER: Final = "/etc/fer-agent"
@@ -53,5 +53,5 @@ def constraints_folder() -> Path:
 
 @cache
 def board_script(name: str) -> str:
-    """Return the text of a script that runs on the board; kept, for a board may remove its own."""
+    """Return a board script's text; cached, because uninstalling on this machine removes it."""
     return (_PACKAGE / "board_scripts" / name).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a run says: a line for each board and step, and a table of all boards at its end."""
+"""Writes a run's progress: a line for each board and step, and a table of all boards at the end."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _SLOW_S = 2.0
 
 
 @dataclass(slots=True)
-class Told:
-    """What is known of a step at its end."""
+class StepReport:
+    """The result of a step, filled in by the code that runs it."""
 
     changed: bool = False
 
@@ -27,12 +27,12 @@ class Outcome:
     """How a run ended for one board.
 
     Attributes:
-        name: the board's.
+        name: the board's name.
         state: installed, upgraded, removed, unchanged, would change, or failed.
-        board: what it is; empty when that was not found out.
+        board: model and system; empty when they were not found out.
         version: of the agent on it now; empty for none.
         changes: names of the steps that changed something, or would.
-        error: what ended the run; None when all went well.
+        error: the error that ended the run; None when all went well.
     """
 
     name: str
@@ -66,23 +66,23 @@ class Progress:
         self._write = write
 
     def say(self, text: str) -> None:
-        """Say something about the run as a whole."""
+        """Write a line about the run as a whole."""
         self._write(text)
 
     @contextmanager
-    def step(self, host: str, name: str, *, announce: bool) -> Iterator[Told]:
-        """Say that a step of one board changed something; its start only when `announce`d."""
-        told, started_s = Told(), time.monotonic()
+    def step(self, host: str, name: str, *, announce: bool) -> Iterator[StepReport]:
+        """Report a step that changed something, and its start when `announce`d."""
+        report, started_s = StepReport(), time.monotonic()
         if announce:
             self._write(f"{host}: {name} …")
-        yield told
+        yield report
         took_s = time.monotonic() - started_s
-        if told.changed:
+        if report.changed:
             took = f" ({took_s:.0f} s)" if took_s > _SLOW_S else ""
             self._write(f"{host}: {name}: done{took}")
 
     def failed(self, host: str, error: AgentError) -> None:
-        """Say what ended the run for one board."""
+        """Write the error that ended the run for one board, and its remedy."""
         self._write(f"{host}: {error}")
         self._write(f"{host}:   {error.remedy}")
 

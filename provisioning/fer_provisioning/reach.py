@@ -1,4 +1,4 @@
-"""Which boards a command works on, and how it gets there: the options all commands share."""
+"""Options that all commands share: the boards to work on, and how to connect to them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from fer_provisioning.targets import Target, parse_target, read_inventory
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Which boards, and how to get there.
+    """The boards of a command, and how to connect to them.
 
     Attributes:
         targets: the boards.
         known_hosts: file of trusted host keys.
         sudo_password_file: holds the sudo password; None asks.
         parallel: boards worked on at a time.
-        ask: whether there is somebody to ask.
+        ask: whether a person can be asked.
         strict: whether unknown host keys are refused without asking.
     """
 
@@ -60,7 +60,7 @@ def _reach(
     parallel: Annotated[int, typer.Option(min=1, help="Boards worked on at a time.")] = 20,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
 ) -> Reach:
-    """Say which boards a command works on; its parameters are options of every command."""
+    """Make a `Reach` of the options that every command has, which are its parameters."""
     if inventory is not None and hosts:
         raise UsageError(
             "hosts are named both on the command line and by --inventory",

@@ -1,4 +1,4 @@
-"""Looking at boards: files, status, logs and findings."""
+"""Reads files, status, logs and doctor's findings of boards."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _service(probe: Probe) -> str:
 
 
 def _says(probe: Probe) -> str:
-    """Return what the service says of itself, or why it is down."""
+    """Return the status text of the service, or the reason why it is down."""
     if probe.get("active") == "active":
         return probe.get("status_text")
     if probe.get("result") not in ("", "success"):

@@ -1,4 +1,4 @@
-"""The configuration file a board gets: its own, a given one, or one made of answers."""
+"""Makes the configuration file of a board: its present one, a given one, or one made of answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ConfigFile:
 
     Attributes:
         text: the file's content.
-        config: what it says.
+        config: the parsed content.
     """
 
     text: str
@@ -81,7 +81,7 @@ def for_target(target: Target, existing: str | None, *, camera: str = "/dev/vide
 
 
 def missing_secret(config: AgentConfig, known: Mapping[str, object]) -> str | None:
-    """Name the credential that the configuration asks for and nobody gave; None when all is well.
+    """Name the credential that the configuration asks for and that is missing; None for none.
 
     A plain name is a systemd credential; anything else is a path on the board.
     """

@@ -1,4 +1,4 @@
-"""Becoming root on a board, with a password that is asked once and shows in no process list."""
+"""Becomes root on boards with sudo; the password is asked once and shows in no process list."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
 _STAND_IN = "in a file"
-"""pyinfra hands the password over in a command line; ours lies in a file, and this goes instead."""
+"""pyinfra puts a password on a command line: this one, as the real one is in a file there."""
 
 _TRY = 'said=$(LC_ALL=C sudo -n true 2>&1) || echo "sudo said: $said"'
 """Prints nothing when sudo wants no password; pyinfra would answer sudo's own line by asking."""
@@ -32,7 +32,7 @@ echo "$folder/askpass"
 
 
 class Sudo:
-    """Root's rights on all boards of a run.
+    """The sudo passwords and rights on all boards of a run.
 
     Args:
         ask: asks for the password, once for all boards; None cannot ask.

@@ -1,4 +1,4 @@
-"""Which boards to work on: named on the command line, or listed in an inventory file."""
+"""Reads the boards to work on, from the command line or an inventory file."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ LOCAL = "this machine"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One board.
+    """One board's address, login and settings.
 
     Attributes:
-        name: what it is called in lines and tables.
+        name: its name in lines and tables.
         address: host name or address; None for this machine.
         user: whom to log in as; None leaves it to ssh's configuration.
         port: SSH port; None leaves it to ssh's configuration.
@@ -57,7 +57,7 @@ class Target:
 
 
 class _Entry(BaseModel):
-    """What `[defaults]`, a group and a host may all say."""
+    """The keys that `[defaults]`, a group and a host have in common."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -55,7 +55,7 @@ CLIP = "/srv/portrait.webp"
 
 
 @dataclass
-class Machine:
+class BootedMachine:
     """A booted Debian with an sshd of its own on a loopback port."""
 
     name: str
@@ -183,7 +183,7 @@ def ssh_key(
 
 
 @contextlib.contextmanager
-def boot(root: Path, key: Path, folder: Path) -> Iterator[Machine]:
+def boot(root: Path, key: Path, folder: Path) -> Iterator[BootedMachine]:
     """Boot a copy of the root and start its sshd; it ends with the context."""
     name = f"fer-{secrets.token_hex(4)}"
     log = (folder / f"{name}.log").open("wb")
@@ -199,7 +199,7 @@ def boot(root: Path, key: Path, folder: Path) -> Iterator[Machine]:
     leader = None
     try:
         leader = _wait_until_running(nspawn, Path(log.name))
-        machine = Machine(name, leader, 0, key, folder / f"{name}.known_hosts")
+        machine = BootedMachine(name, leader, 0, key, folder / f"{name}.known_hosts")
         machine.run(f"hostname {name} && echo 127.0.1.1 {name} >>/etc/hosts")
         _start_sshd(machine)
         yield machine
@@ -233,7 +233,7 @@ def _children(pid: int) -> list[int]:
     return []
 
 
-def _start_sshd(machine: Machine) -> None:
+def _start_sshd(machine: BootedMachine) -> None:
     public = machine.key.with_suffix(".pub").read_text().strip()
     for home, user in (("/root", "root"), ("/home/pi", "pi")):
         machine.run(
@@ -256,7 +256,7 @@ def _start_sshd(machine: Machine) -> None:
 @pytest.fixture(scope="module")
 def machine(
     debian: Path, ssh_key: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Machine]:
+) -> Iterator[BootedMachine]:
     """One booted machine for all tests of a module, in their order."""
     with boot(debian, ssh_key, tmp_path_factory.mktemp("machine")) as booted:
         yield booted
@@ -265,14 +265,14 @@ def machine(
 @pytest.fixture(scope="module")
 def other_machine(
     debian: Path, ssh_key: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Machine]:
+) -> Iterator[BootedMachine]:
     """A second machine beside the first."""
     with boot(debian, ssh_key, tmp_path_factory.mktemp("other")) as booted:
         yield booted
 
 
 @dataclass(frozen=True)
-class Done:
+class CommandResult:
     """How a command of the installer ended."""
 
     code: int
@@ -281,16 +281,16 @@ class Done:
 
 
 @pytest.fixture(scope="session")
-def provision() -> Callable[..., Done]:
+def provision() -> Callable[..., CommandResult]:
     """A function that runs `fer-agent` with the given arguments, without a terminal."""
 
-    def run(*arguments: object) -> Done:
+    def run(*arguments: object) -> CommandResult:
         done = subprocess.run(
             [Path(sys.executable).with_name("fer-agent"), *map(str, arguments)],
             capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_S,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
-        return Done(done.returncode, done.stdout, done.stderr)
+        return CommandResult(done.returncode, done.stdout, done.stderr)
 
     return run
 
@@ -468,11 +468,11 @@ password_file = "mqtt-password"
 
 
 @pytest.fixture(scope="session")
-def put_clip(root: Path) -> Callable[[Machine], None]:
+def put_clip(root: Path) -> Callable[[BootedMachine], None]:
     """A function that lays the portrait down that the replay camera plays."""
     portrait = root / "agent/fer_agent/assets/eileen-collins.webp"
 
-    def put(machine: Machine) -> None:
+    def put(machine: BootedMachine) -> None:
         machine.run(f"cat >{CLIP}", stdin=portrait.read_bytes())
 
     return put

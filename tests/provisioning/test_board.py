@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fer_provisioning.board import Board, Kind, Probe, UnsupportedBoardError, identify
+from fer_provisioning.board import BoardKind, Probe, TargetBoard, UnsupportedBoardError, identify
 
 DEBIAN = {
     "os_id": "debian",
@@ -40,36 +40,36 @@ JETSON = (
 )
 
 
-def board(values: dict[str, str]) -> Board:
+def board(values: dict[str, str]) -> TargetBoard:
     return identify(Probe(values))
 
 
 @pytest.mark.parametrize(
     ("values", "kind", "constraints", "dropins"),
     [
-        (DEBIAN, Kind.PLAIN, "default", (OLD_DELAY,)),
-        (DEBIAN | {"python": "3.10"}, Kind.PLAIN, "py310", (OLD_DELAY,)),
-        (PI, Kind.PI, "bookworm-pi", ("pi.conf", OLD_DELAY)),
+        (DEBIAN, BoardKind.PLAIN, "default", (OLD_DELAY,)),
+        (DEBIAN | {"python": "3.10"}, BoardKind.PLAIN, "py310", (OLD_DELAY,)),
+        (PI, BoardKind.PI, "bookworm-pi", ("pi.conf", OLD_DELAY)),
         (
             PI | {"os_codename": "trixie", "python": "3.13", "systemd": "257"},
-            Kind.PI,
+            BoardKind.PI,
             "default",
             ("pi.conf", "growing-delay.conf"),
         ),
-        (JETSON, Kind.JETSON, "py310", ("jetson.conf", OLD_DELAY)),
+        (JETSON, BoardKind.JETSON, "py310", ("jetson.conf", OLD_DELAY)),
         (
             JETSON | {"tegra": "", "l4t": "38.2.0-20250821174705", "python": "3.12"},
-            Kind.JETSON,
+            BoardKind.JETSON,
             "default",
             ("jetson.conf", OLD_DELAY),
         ),
         (
             JETSON | {"tegra": "# R39 (release), REVISION: 1.0", "python": "3.12"},
-            Kind.JETSON,
+            BoardKind.JETSON,
             "default",
             ("jetson.conf", OLD_DELAY),
         ),
-        (PI | UBUNTU | {"python": "3.12"}, Kind.PLAIN, "default", (OLD_DELAY,)),
+        (PI | UBUNTU | {"python": "3.12"}, BoardKind.PLAIN, "default", (OLD_DELAY,)),
     ],
     ids=[
         "debian",
@@ -83,7 +83,7 @@ def board(values: dict[str, str]) -> Board:
     ],
 )
 def test_board_gets_its_own_way_of_installing(
-    values: dict[str, str], kind: Kind, constraints: str, dropins: tuple[str, ...]
+    values: dict[str, str], kind: BoardKind, constraints: str, dropins: tuple[str, ...]
 ) -> None:
     found = board(values)
     assert (found.kind, found.constraints, found.dropins) == (kind, constraints, dropins)

@@ -8,9 +8,10 @@ import pytest
 
 from fer_agent.errors import UsageError
 from fer_provisioning import layout
-from fer_provisioning.board import Board, Kind
+from fer_provisioning.board import BoardKind, TargetBoard
 from fer_provisioning.bundle import (
     Bundler,
+    copy_units,
     missing_requirements,
     platform_tags,
     wheel_version,
@@ -19,8 +20,8 @@ from fer_provisioning.bundle import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-PI = Board(
-    kind=Kind.PI,
+PI = TargetBoard(
+    kind=BoardKind.PI,
     name="a Pi",
     python=(3, 11),
     architecture="aarch64",
@@ -30,7 +31,7 @@ PI = Board(
 )
 
 
-JETSON = Board(Kind.JETSON, "", (3, 10), "aarch64", (2, 35), 249, "py310")
+JETSON = TargetBoard(BoardKind.JETSON, "", (3, 10), "aarch64", (2, 35), 249, "py310")
 
 
 def make_wheel(
@@ -105,18 +106,17 @@ def test_every_file_a_board_may_need_is_there() -> None:
             assert (layout.units_folder() / name).is_file()
 
 
-def test_drop_ins_of_each_unit_lie_apart(tmp_path: Path) -> None:
-    wheel = make_wheel(tmp_path / "fer_agent-1.2.3-py3-none-any.whl")
-    bundler = Bundler(wheel=wheel, offline=True, say=lambda _: None)
-    laid = {}
+def test_drop_ins_of_each_unit_are_in_separate_folders(tmp_path: Path) -> None:
+    copied = {}
     for board in (PI, JETSON):
-        _, content = bundler._content(board)
-        laid[board.kind] = {
-            str(path.relative_to(content / "systemd"))
-            for path in (content / "systemd").rglob("10-*")
+        folder = tmp_path / board.kind.value
+        folder.mkdir()
+        copy_units(board, folder)
+        copied[board.kind] = {
+            str(path.relative_to(folder))
+            for path in folder.rglob("10-*")
             if "growing" not in path.name
         }
-    bundler.close()
-    assert laid[PI.kind] == {"10-pi.conf"}
+    assert copied[PI.kind] == {"10-pi.conf"}
     sync = f"{layout.SYNC_UNIT}.d/10-jetson-sync.conf"
-    assert laid[JETSON.kind] == {"10-jetson.conf", sync}
+    assert copied[JETSON.kind] == {"10-jetson.conf", sync}

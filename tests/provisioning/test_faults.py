@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fer_provisioning.board import Board, Kind
+from fer_provisioning.board import BoardKind, TargetBoard
 from fer_provisioning.bundle import Bundler
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ address = "127.0.0.1:9"
 @pytest.fixture
 def raspberry(board: Any, agent_wheel: Path, tmp_path: Path) -> None:
     """Make the machine look like a Pi whose package sources have python3-picamera2 and wheels."""
-    pi = Board(Kind.PI, PI_MODEL, (3, 11), "x86_64", (2, 36), 252, "bookworm-pi")
+    pi = TargetBoard(BoardKind.PI, PI_MODEL, (3, 11), "x86_64", (2, 36), 252, "bookworm-pi")
     with (
         contextlib.closing(Bundler(wheel=agent_wheel, offline=True, say=print)) as bundler,
         tarfile.open(bundler.bundle(pi).archive) as bundle,

@@ -92,7 +92,7 @@ def install(
 
 
 @dataclass(frozen=True)
-class Repository:
+class SignedRepository:
     """A signed repository with a new version of the shipped model."""
 
     address: str
@@ -101,7 +101,7 @@ class Repository:
 
 
 @pytest.fixture
-def repository(root: Path, tmp_path: Path) -> Iterator[Repository]:
+def repository(root: Path, tmp_path: Path) -> Iterator[SignedRepository]:
     folder, model = tmp_path / "repository", "microexpnet-ferplus"
     (tmp_path / "password").write_text("correct horse battery staple\n")
     shutil.copytree(root / "models" / model, tmp_path / model)
@@ -120,7 +120,7 @@ def repository(root: Path, tmp_path: Path) -> Iterator[Repository]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     trust = (folder / "metadata" / "1.root.json").read_text()
-    yield Repository(f"http://127.0.0.1:{server.server_port}", trust, model)
+    yield SignedRepository(f"http://127.0.0.1:{server.server_port}", trust, model)
     server.shutdown()
     thread.join()
     server.server_close()
@@ -205,7 +205,7 @@ def test_status_and_doctor_work_on_the_board(machine: Any) -> None:
 
 
 def test_the_timer_syncs_a_model_inside_its_sandbox(
-    machine: Any, broker: Any, repository: Repository
+    machine: Any, broker: Any, repository: SignedRepository
 ) -> None:
     assert machine.run("systemctl is-enabled fer-agent-sync.timer") == "enabled"
     # Without a repository it does nothing, and that is no failure.

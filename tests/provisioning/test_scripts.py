@@ -56,7 +56,7 @@ def test_release_whose_packages_all_import_is_complete(release: Path) -> None:
     assert (release / ".complete").exists()
 
 
-class Board:
+class BoardFolders:
     """A board of files for `activate.sh`: its folders, and a systemd that finds all well."""
 
     def __init__(self, folder: Path) -> None:
@@ -90,7 +90,7 @@ class Board:
 
 
 def test_each_release_lays_its_own_drop_ins_and_the_owners_stay(tmp_path: Path) -> None:
-    board = Board(tmp_path)
+    board = BoardFolders(tmp_path)
     agent, sync = (f"{unit}.d/10-jetson.conf" for unit in (layout.UNIT, layout.SYNC_UNIT))
     board.activate("2", ("10-jetson.conf", f"{layout.SYNC_UNIT}.d/10-jetson.conf"))
     assert board.dropins() == {agent, sync}

@@ -66,7 +66,8 @@ exec chroot "$@"
 
 LOGITS = f"""
 import json, sys
-from fer_agent import golden, model_store
+from fer_agent.inference import golden
+from fer_agent.models import store
 from fer_agent.inference.onnx import OnnxSession
 model = find_model({NAME!r})
 inputs = golden.of_model(model).input

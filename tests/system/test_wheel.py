@@ -101,7 +101,7 @@ def test_installed_wheel_starts_and_finds_its_own_models(wheel: Path, tmp_path: 
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(libraries)}
     code = (
         "import fer_agent, fer_agent.models.store as store;"
-        "print(fer_agent.__file__); print(store.shipped_folder()); print(*store.names())"
+        "print(fer_agent.__file__); print(store.shipped_folder()); print(*store.model_names())"
     )
     shown = subprocess.run(
         [python, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True, check=True

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
     from fer_trainer.checkpoint import Checkpoint
 

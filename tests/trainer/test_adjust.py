@@ -1,4 +1,4 @@
-"""Logit adjustment: what it raises, what chooses it, and that a model keeps it."""
+"""Logit adjustment: the classes that it raises, its choice, and models that keep it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fer_trainer.deploy import network_of
 from fer_trainer.errors import CheckpointError
 from fer_trainer.evaluate import evaluate, open_subject
 from fer_trainer.inference import predict
-from fer_trainer.metrics import Figures, figures, fit_temperature, probabilities
+from fer_trainer.metrics import PredictionFigures, figures, fit_temperature, probabilities
 from fer_trainer.release import release
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def shy(count: int, *, lead: float) -> tuple[np.ndarray, np.ndarray]:
 SHARES = np.array([0.9, 0.1], np.float32)
 
 
-def worth(logits: np.ndarray, truth: np.ndarray, one: Adjustment, shares: np.ndarray) -> Figures:
+def worth(
+    logits: np.ndarray, truth: np.ndarray, one: Adjustment, shares: np.ndarray
+) -> PredictionFigures:
     labels = ("often", "seldom", "hardly")[: len(shares)]
     return figures(probabilities(logits + one.lift(shares), 1.0), truth, labels)
 
@@ -60,7 +62,7 @@ def test_network_that_says_them_often_enough_stays_as_it_is() -> None:
 
 
 def test_only_rare_classes_are_raised_where_that_is_better() -> None:
-    """Two frequent classes are told apart well as they are; a third is said too seldom."""
+    """Two frequent classes are separated well as they are; a third is predicted too seldom."""
     generator = np.random.default_rng(1)
     shares = np.array([0.6, 0.35, 0.05], np.float32)
     truth = generator.choice(3, 6_000, p=shares)

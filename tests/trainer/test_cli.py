@@ -1,4 +1,4 @@
-"""What holds for all commands: help that comes at once, and an end by Ctrl-C."""
+"""Help that loads nothing heavy, and the end by Ctrl-C, of all commands."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ names = ["", *get_command(app).commands]
 for name in names:
     shown = CliRunner().invoke(app, [name, "--help"] if name else ["--help"])
     assert shown.exit_code == 0 and "Usage: " in shown.output, shown.output
-heavy = {"torch", "cv2", "onnxruntime", "sklearn", "numpy", "lightning", "tuf"}
+heavy = {"torch", "cv2", "onnxruntime", "sklearn", "numpy", "lightning_fabric", "tuf"}
 print(len(names), *heavy & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -14,7 +14,7 @@ from fer_trainer.grid import Grid
 from fer_trainer.recipe import load_recipe
 from fer_trainer.report.rows import tables
 from fer_trainer.results import Results
-from fer_trainer.tables import ABLATION, BASELINES, Row
+from fer_trainer.tables import ABLATION, BASELINES, TableRow
 from fer_trainer.teachers import open_teacher
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import Run
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
     from fer_trainer.data.faceset import FaceSet
 
@@ -49,8 +49,8 @@ def few(faces: FaceSet) -> FaceSet:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("table", "row"), ROWS)
-def test_every_row_is_trained_judged_and_shown(
-    table: str, row: Row, few: FaceSet, run: Run, fabric: Fabric, runs: Path
+def test_every_row_is_trained_evaluated_and_shown(
+    table: str, row: TableRow, few: FaceSet, run: Run, fabric: Fabric, runs: Path
 ) -> None:
     recipe = load_recipe("tests-smoke")
     teacher = open_teacher(few, fabric.device, runs=[run.folder], targets=None)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from conftest import Run
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 
 class Stopping:
@@ -324,11 +324,11 @@ def test_stored_views_can_be_seen_again(
     run: Run, recipe: Recipe, faces: FaceSet, targets_file: Path
 ) -> None:
     from fer_trainer.augment import augment, draw_view
-    from fer_trainer.views import View
+    from fer_trainer.views import TrainingView
 
     cpu = torch.device("cpu")
     stored = FileTeacher(targets_file, faces, cpu)
-    view = stored.view(3, View(1, 3, recipe.augment))
+    view = stored.view(3, TrainingView(1, 3, recipe.augment))
     assert (view.seed, view.number, view.augment) == (5, 1, recipe.augment)
     training = faces.training()
     chosen = torch.tensor([4, 60])

@@ -1,4 +1,4 @@
-"""Faces pasted into photos: where they land, what is found, what is said of bad photos."""
+"""Faces pasted into photos: their places, the detector's finds, and the errors about bad photos."""
 
 from __future__ import annotations
 

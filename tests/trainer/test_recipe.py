@@ -1,4 +1,4 @@
-"""Recipes: what ships, what is refused, and how the nearest switch is found."""
+"""Recipes: those that ship, refused switches, and the nearest switch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vector scaling: what it finds, what it refuses, and that a model keeps it."""
+"""Vector scaling: its fit, its refusals, and models that keep it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The step that a CUDA graph records: made of the same numbers as one that is launched."""
+"""The moving average, and the train step in a CUDA graph, equal to one that is launched."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from fer_trainer import loop
 from fer_trainer.fabric import launch
 from fer_trainer.optim import MovingAverage, following_share
-from fer_trainer.step import Step
+from fer_trainer.step import TrainStep
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ EVERYTHING = {
 }  # fmt: skip
 
 
-def test_average_follows_by_the_share_it_is_told() -> None:
+def test_average_follows_by_the_given_share() -> None:
     network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
     average = MovingAverage(network)
     start = average.module[0].weight.clone()
@@ -57,7 +57,7 @@ def test_replayed_run_ends_with_the_weights_of_a_launched_one(
     whole = recipe.with_(switches)
     fabric = launch(whole, accelerator="cuda")
     replayed = loop.train(whole, faces, tmp_path / "replayed", fabric)
-    monkeypatch.setattr(loop, "Replayed", lambda step: step)
+    monkeypatch.setattr(loop, "CudaGraphStep", lambda step: step)
     launched = loop.train(whole, faces, tmp_path / "launched", fabric)
     again = loop.train(whole, faces, tmp_path / "again", fabric)
     # a GPU's sums differ in their order from run to run; the recording may not add to that
@@ -74,14 +74,14 @@ def test_recorded_steps_take_each_epochs_numbers(
     if not torch.cuda.is_available():
         pytest.skip("CUDA graphs need a GPU")
     seen: list[torch.Tensor] = []
-    begin = Step.begin
+    begin = TrainStep.begin
 
-    def beginning(step: Step, epoch: int) -> None:
+    def beginning(step: TrainStep, epoch: int) -> None:
         seen.append(step.losses.clone())
         begin(step, epoch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Step, "begin", beginning)
+        patch.setattr(TrainStep, "begin", beginning)
         longer = recipe.with_({"train.epochs": 6})
         loop.train(longer, faces, tmp_path, launch(longer, accelerator="cuda"))
     ended = torch.stack(seen[1:])

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import Run
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
     from fer_trainer.recipe import Recipe
 

@@ -2,5 +2,5 @@
 
 import os
 
-# As in fer_agent: ONNX Runtime reports its use to its maker unless this stands there at its import.
+# As in fer_agent: ONNX Runtime reports its use to its maker unless this is set at its import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

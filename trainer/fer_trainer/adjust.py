@@ -1,9 +1,9 @@
-"""Rare classes raised after training, by a share of their rarity that the validation split chooses.
+"""Logit adjustment after training, which raises rare classes by a share of their rarity.
 
-A network trained on few images of a class says it too seldom. Subtracting tau times the logarithm
-of a class's share of the training images from its logit counters that, without training again.
-Either all classes move, or only those below an even share, which leaves the frequent ones, and what
-they are mistaken for, as they are.
+A network trained on few images of a class predicts it too seldom. Subtracting tau times the
+logarithm of a class's share of the training images from its logit counters that, without training
+again. The validation split chooses tau. Either all classes move, or only those below an even share,
+which leaves the frequent classes and their mistakes as they are.
 
 Source: post-hoc logit adjustment, Menon et al., arXiv:2007.07314.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fer_trainer.data.faceset import FaceSet, Float32Array, Int64Array
 
 TAUS = tuple(step / 20.0 for step in range(21))
-"""What is tried; 1 would suit a test in which all classes were equally frequent."""
+"""Shares that are tried; 1 would suit a test in which all classes were equally frequent."""
 
 
 def adjusted(checkpoint: Checkpoint, faces: FaceSet) -> Checkpoint:
@@ -68,7 +68,7 @@ def adjusted(checkpoint: Checkpoint, faces: FaceSet) -> Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Adjustment:
-    """What is added to calibrated logits.
+    """Summands for calibrated logits.
 
     Attributes:
         tau: share of the rarity.
@@ -108,8 +108,8 @@ def choose(
     return max((Adjustment(tau, rare) for tau in TAUS for rare in (True, False)), key=worth)
 
 
-def told(checkpoint: Checkpoint) -> str:
-    """Say for a card what was adjusted; empty for nothing."""
+def card_sentence(checkpoint: Checkpoint) -> str:
+    """Return the card's sentence about the adjustment; empty without one."""
     if not checkpoint.tau:
         return ""
     rare, rest = "classes below an even share of the training images were", "all classes were"

@@ -1,4 +1,4 @@
-"""Augmentation in batches on the device, from numbers that any device can draw again.
+"""Batched augmentation on the device, from numbers that every device draws alike.
 
 Nothing here uses torch's generators. Row i of `draw_view(seed, view, n)` belongs to image i,
 whatever batch it falls into and whatever device runs it, so a teacher's soft targets for a view

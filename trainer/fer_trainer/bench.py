@@ -1,4 +1,7 @@
-"""The paper's protocol in PyTorch: one crop at a time, 100 passes to warm up, 1,000 measured."""
+"""The paper's latency measurement in PyTorch.
+
+One crop at a time, 100 passes to warm up, 1,000 measured.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What was measured on one device.
+    """A network's latency, memory and size, measured on one device.
 
     Attributes:
         device: its name.

@@ -1,4 +1,4 @@
-"""Model cards: a page a person reads before using a model, written from its manifest."""
+"""Model cards in Markdown, written from a model's manifest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fer_agent.models.manifest import Manifest, Metrics
-    from fer_trainer.metrics import Figures
+    from fer_trainer.metrics import PredictionFigures
     from fer_trainer.recipe import Recipe
 
 
@@ -25,7 +25,7 @@ agreed with its labels in 65 ± 5 % of cases (Goodfellow et al., 2013, arXiv:130
 
 
 def render(
-    manifest: Manifest, recipe: Recipe, first: Figures, *, afterwards: Sequence[str] = ()
+    manifest: Manifest, recipe: Recipe, first: PredictionFigures, *, afterwards: Sequence[str] = ()
 ) -> str:
     """Write the card, Markdown.
 
@@ -115,7 +115,7 @@ def _answered(manifest: Manifest) -> str:
     return f",\n  and on {first.split} {coverage:.1%} with an accuracy of {accuracy:.4f}"
 
 
-def _hurtful(first: Figures) -> str:
+def _hurtful(first: PredictionFigures) -> str:
     shares = " | ".join(f"{share:.3f}" for share in first.wrongly_hurtful.values())
     return f"| wrongly called angry or sad | {shares} |"
 

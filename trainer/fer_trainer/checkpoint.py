@@ -1,4 +1,7 @@
-"""Checkpoints: one file holds everything a run needs to go on, and is whole or not there."""
+"""Checkpoint files, each with everything that a run needs to go on.
+
+A file is written whole or not at all.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ _BROKEN = (
     OSError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile,
     AttributeError, KeyError, TypeError, ValueError,
 )  # fmt: skip
-"""What reading a file of another kind, or of another version's recipe, ends in."""
+"""Errors of reading a file of another kind, or of another version's recipe."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +79,7 @@ class Checkpoint:
 
     @property
     def parsed_recipe(self) -> Recipe:
-        """The recipe, checked anew."""
+        """The recipe, validated again."""
         return Recipe.model_validate(self.recipe)
 
 
@@ -96,7 +99,7 @@ class Keeper:
 
     The first is written at once. After that saving takes at most a twentieth of the time: epochs
     of a few tenths of a second, on a GPU, are not all written, and a killed run does the last few
-    again. What was better meanwhile is held in memory.
+    again. A better checkpoint of that time is held in memory.
 
     Args:
         run: receives `last.ckpt` and `best.ckpt`.
@@ -139,7 +142,7 @@ class Keeper:
 
 
 def compact(checkpoint: Checkpoint) -> Checkpoint:
-    """Keep what starts another run and can be judged: the averaged weights, in half precision.
+    """Reduce a checkpoint to its averaged weights, in half precision.
 
     Biases and normalisation stay in full precision: they are few, and their range is wide.
 
@@ -195,7 +198,7 @@ def best_of(run: Path) -> Path:
 
 
 def commit() -> str:
-    """The commit of the trainer's source, `+` appended when it has changes.
+    """Return the commit of the trainer's source, `+` appended when it has changes.
 
     Where the source is no checkout, as in a container, it is what FER_COMMIT says, or `unknown`.
     """

@@ -1,4 +1,4 @@
-"""The rows without a network: a support vector machine on LBP or HOG features."""
+"""Baselines without a network, a support vector machine on LBP or HOG features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fer-train: what stands under which name, and how errors end it.
+"""The command line `fer-train`, and the exit code of each error.
 
 Importing this module loads the standard library and Typer, nothing else; each command imports
 what it needs when it runs. Only this module and `fer_trainer.commands` print or exit.
@@ -17,7 +17,7 @@ from fer_agent.errors import AgentError
 from fer_trainer.commands import paper, publish, shipping, training
 
 _CTRL_C = 130
-"""What shells make of SIGINT: 128 + 2."""
+"""The exit code of shells after SIGINT, 128 + 2."""
 
 _GUIDE = """Train, judge and export the networks that fer-agent runs.
 
@@ -45,7 +45,7 @@ reported once. Every command has its own `--help`.
 
 
 class _Commands(TyperGroup):
-    """Ends Ctrl-C with a sentence: Typer's versions end it silently, or as an error of ours."""
+    """Prints a sentence at Ctrl-C, where Typer's versions end silently or with an error of ours."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer's own class
         """Run the command that was named."""

@@ -1,6 +1,7 @@
-"""What cameras do to a face on its way to the crop: dim light, blur, noise, few pixels, JPEG.
+"""A camera's faults as augmentation.
 
-Batched on the device, and drawn like the other views: from numbers that any device can draw again.
+Dim light, blur, noise, few pixels and JPEG, batched on the device. They are drawn like the other
+views, from numbers that every device draws alike.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ _LUMINANCE = (
 
 
 def degrade(gray: Tensor, column: Callable[[str], Tensor], section: AugmentSection) -> Tensor:
-    """Let a camera's faults happen to a share of the images, each fault by a switch of its own.
+    """Apply a camera's faults to a share of the images, each by a separate switch.
 
     Args:
         gray: float32 (B, 1, H, W) in [0, 1]; sides are multiples of 8.

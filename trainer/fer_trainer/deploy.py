@@ -1,4 +1,4 @@
-"""The network as it is deployed: uint8 crops in, logits out; as ONNX, checked against PyTorch."""
+"""The deployed network, from uint8 crops to logits, and its ONNX graph checked against PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trainer's own leaves on the agent's error tree.
+"""The trainer's error classes, below the agent's.
 
 AgentError
 ├── FindingsError            1

@@ -1,4 +1,4 @@
-"""Figures of a checkpoint, a model folder or a targets file, on a split that did not choose it."""
+"""Evaluation of a checkpoint, a model folder or a targets file on a split."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fer_trainer.errors import CheckpointError, DataError, ProtocolError
 from fer_trainer.fabric import best_device
 from fer_trainer.inference import predict
 from fer_trainer.metrics import (
-    Figures,
+    PredictionFigures,
     abstain_threshold,
     figures,
     fit_temperature,
@@ -45,7 +45,7 @@ _BATCH = 256
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was found.
+    """The figures of one subject on one split.
 
     Attributes:
         subject: the run or model.
@@ -54,7 +54,7 @@ class Evaluation:
         protocol: which crops.
         temperature: logits were divided by it.
         whole: over the whole split.
-        without_trained: without the images that also stand in training.
+        without_trained: without the images that are also in training.
     """
 
     subject: str
@@ -62,8 +62,8 @@ class Evaluation:
     split: str
     protocol: Protocol
     temperature: float
-    whole: Figures
-    without_trained: Figures
+    whole: PredictionFigures
+    without_trained: PredictionFigures
 
     def as_json(self) -> dict[str, Any]:
         """Make a JSON tree."""
@@ -79,8 +79,8 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Subject:
-    """What is judged.
+class EvaluationSubject:
+    """A run, model or targets file to evaluate.
 
     Attributes:
         name: for the report.
@@ -100,11 +100,11 @@ class Subject:
 
     @property
     def is_model(self) -> bool:
-        """Whether it is a model folder, judged through the agent's own classifier."""
+        """True for a model folder, which the agent's own classifier evaluates."""
         return (self.path / "manifest.json").is_file()
 
 
-def open_subject(path: Path) -> Subject:
+def open_subject(path: Path) -> EvaluationSubject:
     """Look at a run folder, a checkpoint, a model folder or a targets file.
 
     Raises:
@@ -113,35 +113,35 @@ def open_subject(path: Path) -> Subject:
     if (path / "manifest.json").is_file():
         manifest = read_manifest(path / "manifest.json")
         # `release` refuses any other choice than on the validation split.
-        return Subject(manifest.name, manifest.labels, "valid", data_of(manifest), path)
+        return EvaluationSubject(manifest.name, manifest.labels, "valid", data_of(manifest), path)
     if path.suffix == ".npz":
         stored = read_targets(path)
         data = stored.data.model_copy(update={"votes_share": 0.0})
-        return Subject(path.stem, stored.labels, stored.selected_on, data, path, stored)
+        return EvaluationSubject(path.stem, stored.labels, stored.selected_on, data, path, stored)
     state = checkpoint.load(checkpoint.best_of(path))
     # votes in the training labels change nothing in the other splits
     data = state.parsed_recipe.data.model_copy(update={"votes_share": 0.0})
-    return Subject(path.name, state.labels, state.selected_on, data, path)
+    return EvaluationSubject(path.name, state.labels, state.selected_on, data, path)
 
 
 def data_of(manifest: Manifest) -> DataSection:
-    """Tell which labels a model is judged by: FER+'s, where its figures are of those."""
+    """Return the labels that a model is evaluated by: FER+'s where its figures are of those."""
     dataset, _, kind = manifest.metrics[0].dataset.partition(" ")
     return DataSection.model_validate({"targets": kind} if dataset == "FER+" else {})
 
 
 def evaluate(
-    subject: Subject,
+    subject: EvaluationSubject,
     faces: FaceSet,
     *,
     split: Split = Split.TEST,
     protocol: Protocol = "single",
     precision: str = "fp32",
 ) -> Evaluation:
-    """Judge a checkpoint, a model or a targets file.
+    """Evaluate a checkpoint, a model or a targets file.
 
     The temperature and the abstain threshold of a checkpoint or a targets file are fitted on the
-    split that chose it; a model's stand in its manifest.
+    split that chose it; a model's are in its manifest.
 
     Args:
         subject: from `open_subject`.
@@ -185,7 +185,7 @@ def evaluate(
     if not apart.any():
         apart = np.ones_like(apart)
 
-    def measure(these: BoolArray) -> Figures:
+    def measure(these: BoolArray) -> PredictionFigures:
         return figures(
             probs[these],
             part.hard_labels[these],
@@ -251,7 +251,7 @@ def _fitted(logits: Float32Array, chooser: FaceSet) -> Calibration:
     return Calibration(temperature=temperature, abstain_below=threshold)
 
 
-def _networks(subject: Subject, faces: FaceSet) -> tuple[Calibration, Predictor]:
+def _networks(subject: EvaluationSubject, faces: FaceSet) -> tuple[Calibration, Predictor]:
     device = best_device()
     state = checkpoint.load(checkpoint.best_of(subject.path))
     network = network_of(state).to(device).to(memory_format=torch.channels_last)

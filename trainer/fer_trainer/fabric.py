@@ -1,4 +1,4 @@
-"""Devices: what Lightning Fabric is told, from the recipe and from torchrun's environment."""
+"""Start of Lightning Fabric from the recipe and torchrun's environment, and choice of devices."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from fer_agent.errors import UsageError
 
@@ -55,7 +55,7 @@ def _precision(recipe: Recipe, accelerator: str) -> Literal["32-true", "bf16-mix
 
 
 def is_first_process() -> bool:
-    """Tell the process that prints and writes from the others of `torchrun`."""
+    """Return whether this is the process of `torchrun` that prints and writes."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and what is said when the disk refuses one."""
+"""Writing of files whole or not at all, with errors for a disk that refuses one."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def make_folder(path: Path) -> Path:
 
 
 def _reason(error: BaseException) -> str:
-    """Say why, in one line: torch's RuntimeError hides the system's error behind its own."""
+    """Return the reason in one line; torch's RuntimeError hides the system's error."""
     behind: BaseException | None = error
     while behind is not None:
         if isinstance(behind, OSError) and behind.strerror:

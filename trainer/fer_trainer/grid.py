@@ -1,4 +1,4 @@
-"""Tables 1 and 2 as grids: train and judge row after row; a stopped grid goes on where it was."""
+"""Measurement of Tables 1 and 2, row after row; a stopped one goes on where it was."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
     from fer_trainer.data.faceset import FaceSet
     from fer_trainer.loop import Listener
     from fer_trainer.recipe import Recipe
     from fer_trainer.results import Results
-    from fer_trainer.tables import Row
+    from fer_trainer.tables import TableRow
     from fer_trainer.teachers import Teacher
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grid:
-    """What all rows of a table share.
+    """Settings that all rows of a table share, and their measurement.
 
     Attributes:
         table: `baselines` or `ablation`, in the results file.
@@ -46,8 +46,8 @@ class Grid:
         runs: folder of the run folders.
         results: receives the rows.
         teacher: for the distilled rows; None leaves them out.
-        listeners: hear of every training.
-        announce: hears of each row, before it is measured.
+        listeners: receive every training's progress.
+        announce: receives a line about each row, before it is measured.
     """
 
     table: str
@@ -60,7 +60,7 @@ class Grid:
     listeners: Sequence[Listener] = ()
     announce: Callable[[str], None] = lambda _: None
 
-    def run(self, rows: Sequence[Row], seeds: Sequence[int]) -> list[str]:
+    def run(self, rows: Sequence[TableRow], seeds: Sequence[int]) -> list[str]:
         """Measure what is missing.
 
         Returns:
@@ -75,7 +75,7 @@ class Grid:
                 self._measure(row, seed)
         return left_out
 
-    def _measure(self, row: Row, seed: int) -> None:
+    def _measure(self, row: TableRow, seed: int) -> None:
         recipe = self.recipe.with_({**row.changes, "train.seed": seed})
         fingerprint = _fingerprint(recipe, self.faces, row)
         key = row.key if row.classical else row.key_at(recipe.network.input_px)
@@ -103,7 +103,7 @@ class Grid:
         if self.fabric.is_global_zero:
             self.results.add(self.table, key, {**common, **record})
 
-    def _classical(self, row: Row, seed: int) -> dict[str, Any]:
+    def _classical(self, row: TableRow, seed: int) -> dict[str, Any]:
         features: classical.Features = "lbp" if row.classical == "lbp" else "hog"
         fitted = classical.fit(self.faces, features, seed=seed)
         truth = self.faces.only(Split.TEST).hard_labels
@@ -124,7 +124,7 @@ class Grid:
             "minutes": fitted.minutes,
         }
 
-    def _network(self, row: Row, recipe: Recipe, fingerprint: str) -> dict[str, Any]:
+    def _network(self, row: TableRow, recipe: Recipe, fingerprint: str) -> dict[str, Any]:
         run = self.runs / f"{self.table}-{row.key}-{recipe.train.seed}-{fingerprint[:8]}"
         make_folder(run)
         state = loop.train(
@@ -135,7 +135,7 @@ class Grid:
             teacher=self.teacher if row.distilled else None,
             listeners=(*self.listeners, JsonLines(run / "log.jsonl")),
         )
-        judged = evaluate(open_subject(run), self.faces)
+        evaluation = evaluate(open_subject(run), self.faces)
         network = rebuild_network(recipe.network, len(self.faces.labels)).eval()
         epochs = _epochs(run / "log.jsonl")
         trained = len(self.faces.where(Split.TRAIN))
@@ -146,14 +146,14 @@ class Grid:
             "best_epoch": state.best_epoch,
             "valid_accuracy": state.best_accuracy,
             "valid_curve": [one["valid_accuracy"] for one in epochs],
-            "test": judged.whole.as_json(),
-            "without_trained_accuracy": judged.without_trained.accuracy,
+            "test": evaluation.whole.as_json(),
+            "without_trained_accuracy": evaluation.without_trained.accuracy,
             "device": state.device,
             "minutes": sum(trained / one["images_per_s"] for one in epochs) / 60.0,
         }
 
 
-def choose(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
+def choose(rows: Sequence[TableRow], only: Sequence[str]) -> list[TableRow]:
     """Pick rows by key; no key picks all.
 
     Raises:
@@ -167,13 +167,13 @@ def choose(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
 
 
 def _epochs(log: Path) -> list[dict[str, Any]]:
-    """Give a run's epochs, each once: one that was cut short stands in the log twice."""
+    """Return a run's epochs, each once; one that was cut short is in the log twice."""
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     return list({line["epoch"]: line for line in lines}.values())
 
 
-def _fingerprint(recipe: Recipe, faces: FaceSet, row: Row) -> str:
-    """Hash what a row's figures depend on."""
+def _fingerprint(recipe: Recipe, faces: FaceSet, row: TableRow) -> str:
+    """Hash the recipe, the data and the teacher that a row's figures depend on."""
     settings = row.classical or recipe.model_dump_json(
         exclude={"name": True, "teacher": True, "train": {"compile"}}, exclude_defaults=True
     )

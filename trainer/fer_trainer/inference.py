@@ -1,4 +1,4 @@
-"""A network over many images, in order, without gradients."""
+"""Inference of a network over many images, in order, without gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Class words: every source's own names become the words the agent publishes."""
+"""Class words that the agent publishes, and their mapping from a source's names."""
 
 from __future__ import annotations
 

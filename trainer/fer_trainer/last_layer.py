@@ -1,4 +1,4 @@
-"""The last layer, into which what is done to the logits after training is folded."""
+"""Folding of a scale and an offset of the logits into the last layer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fold(
         scale: of each class, (C,); None leaves the weights as they are.
 
     Returns:
-        What takes the place of `checkpoint.ema`.
+        The new value of `checkpoint.ema`.
 
     Raises:
         CheckpointError: the network does not end in a linear layer.

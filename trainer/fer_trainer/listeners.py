@@ -1,4 +1,4 @@
-"""Who hears of a training: a JSON-lines log, TensorBoard, a progress bar."""
+"""Listeners of a training, a JSON-lines log, TensorBoard and a progress bar."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class TensorBoard:
         self._writer.flush()
 
 
-class Bar:
+class ProgressBar:
     """A progress bar on stderr, or one line an epoch where stderr is no terminal."""
 
     def __init__(self, epochs: int) -> None:

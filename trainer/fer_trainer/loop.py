@@ -1,4 +1,4 @@
-"""A training's whole way: network, steps, the choice of the epoch, checkpoints."""
+"""The training loop, with the choice of the best epoch and the checkpoints."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from fer_trainer.fabric import device_name
 from fer_trainer.inference import predict
 from fer_trainer.networks.build import build_network
 from fer_trainer.optim import MovingAverage, make_optimizer, restore_optimizer
-from fer_trainer.step import Replayed, Step
+from fer_trainer.step import CudaGraphStep, TrainStep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
     from fer_trainer.data.faceset import FaceSet
     from fer_trainer.recipe import Recipe, TrainSection
@@ -33,14 +33,14 @@ _LOOK_EVERY = 20
 
 
 class Listener(Protocol):
-    """Hears how a training goes; progress bars and logs are listeners."""
+    """Receives the progress of a training; progress bars and logs are listeners."""
 
     def on_step(self, epoch: int, step: int, steps: int, record: dict[str, float]) -> None:
-        """Hear of a step within an epoch, every few steps; `record` holds losses and speed."""
+        """Receive a step within an epoch, every few steps; `record` holds losses and speed."""
         ...
 
     def on_epoch(self, record: dict[str, Any]) -> None:
-        """Hear of an epoch's end."""
+        """Receive an epoch's record at its end."""
         ...
 
 
@@ -63,7 +63,7 @@ def train(
         fabric: launched; says on what and on how many devices.
         teacher: when there is one, the loss is that of distillation.
         weights: file to start from, where the recipe's network section wants one.
-        listeners: hear of steps and epochs; those of the first process only.
+        listeners: receive steps and epochs; those of the first process only.
 
     Returns:
         The last checkpoint.
@@ -91,14 +91,14 @@ def train(
         _set_random_state(state.random[fabric.global_rank], device)
     fast: Any = torch.compile(network) if section.compile else network
     model, stepper = fabric.setup(fast, optimizer)
-    step = Step(
+    step = TrainStep(
         recipe, faces.training(), fabric,
         model=model, stepper=stepper, lr=lr, average=average, teacher=teacher,
     )  # fmt: skip
     alone_on_gpu = device.type == "cuda" and fabric.world_size == 1
-    advance = Replayed(step) if alone_on_gpu else step
-    judge = faces.only(Split.parse(section.select_on))
-    truth = torch.from_numpy(judge.hard_labels)
+    advance = CudaGraphStep(step) if alone_on_gpu else step
+    eval_split = faces.only(Split.parse(section.select_on))
+    truth = torch.from_numpy(eval_split.hard_labels)
     keeper = Keeper(run, epoch=state.epoch)
 
     for epoch in range(state.epoch, section.epochs):
@@ -116,7 +116,7 @@ def train(
                 for listener in listeners:
                     listener.on_step(epoch + 1, done, step.count, record)
 
-        accuracy = _judge(average, judge, truth, fabric)
+        accuracy = _eval_accuracy(average, eval_split, truth, fabric)
         better = accuracy > state.best_accuracy
         average.n_averaged.fill_((epoch + 1) * step.count)
         state = replace(
@@ -147,8 +147,7 @@ def train(
 
 
 def _check(faces: FaceSet, recipe: Recipe) -> None:
-    judge = Split.parse(recipe.train.select_on)
-    for split in (Split.TRAIN, judge):
+    for split in (Split.TRAIN, Split.parse(recipe.train.select_on)):
         if not len(faces.where(split)):
             raise DataError(
                 f"{faces.name} has no image for {split.name.lower()}",
@@ -220,11 +219,13 @@ def _since(started: float) -> float:
     return time.perf_counter() - started
 
 
-def _judge(average: torch.nn.Module, judge: FaceSet, truth: torch.Tensor, fabric: Fabric) -> float:
+def _eval_accuracy(
+    average: torch.nn.Module, eval_split: FaceSet, truth: torch.Tensor, fabric: Fabric
+) -> float:
     """Measure single-crop accuracy once, and agree on it: rounding differs between devices."""
     accuracy = 0.0
     if fabric.is_global_zero:
-        logits = predict(average, judge.images, fabric.device)
+        logits = predict(average, eval_split.images, fabric.device)
         accuracy = float((logits.argmax(dim=1) == truth).float().mean())
     return float(fabric.broadcast(accuracy))
 

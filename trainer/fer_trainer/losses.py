@@ -1,4 +1,4 @@
-"""Losses, by name, so that logs show their parts."""
+"""Losses on labels and soft targets, with named parts for the logs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def label_loss(logits: Tensor, targets: Tensor, section: LossSection) -> Tensor:
-    """Compare logits with what people said.
+    """Compute the loss of logits against the labels.
 
     Args:
         logits: (B, C).

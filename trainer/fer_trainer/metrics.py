@@ -1,4 +1,4 @@
-"""Figures about predictions, in NumPy: what tables, manifests and cards print."""
+"""Figures about predictions, for tables, manifests and cards."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from fer_trainer.data.faceset import BoolArray, Float32Array, Int64Array
 
 ECE_BINS = 15
-"""As in Guo et al., arXiv:1706.04599."""
+"""Number of bins as in Guo et al., arXiv:1706.04599."""
 
 COVERAGE = 0.8
 """Share of the crops that get an answer; the others are called `uncertain`."""
 
 HURTFUL = ("angry", "sad")
-"""Answers that hurt when they are wrong: nobody likes to be told that they look angry."""
+"""Answers that hurt when they are wrong; people mind being called angry."""
 
 _RESAMPLES = 2_000
 
@@ -38,8 +38,8 @@ class ClassFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """What a classifier that may say `uncertain` answers.
+class AnsweredFigures:
+    """Figures of the answers of a classifier that may say `uncertain`.
 
     Attributes:
         coverage: share of the images that it answers.
@@ -51,8 +51,8 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """What is said about one set of predictions.
+class PredictionFigures:
+    """Figures about one set of predictions.
 
     Attributes:
         n: images.
@@ -62,7 +62,7 @@ class Figures:
         per_class: figures by label.
         confusion: counts, rows are the truth, columns the answer, in label order.
         ece: expected calibration error over 15 bins.
-        answered: what is left under the abstain threshold; None where none was given.
+        answered: figures of the answers above the abstain threshold; None without one.
     """
 
     n: int
@@ -72,7 +72,7 @@ class Figures:
     per_class: dict[str, ClassFigures]
     confusion: tuple[tuple[int, ...], ...]
     ece: float
-    answered: Answered | None = None
+    answered: AnsweredFigures | None = None
 
     @property
     def wrongly_hurtful(self) -> dict[str, float]:
@@ -116,7 +116,7 @@ def figures(
     labels: tuple[str, ...],
     *,
     abstain_below: float | None = None,
-) -> Figures:
+) -> PredictionFigures:
     """Compute all figures of one set of predictions.
 
     Args:
@@ -131,7 +131,7 @@ def figures(
     precision, recall, f1, support = precision_recall_fscore_support(
         truth, answers, labels=everything, zero_division=0.0
     )
-    return Figures(
+    return PredictionFigures(
         n=len(truth),
         accuracy=float(right.mean()),
         interval=bootstrap_interval(right.astype(np.float32)),
@@ -149,10 +149,10 @@ def figures(
     )
 
 
-def _answered(probs: Float32Array, right: BoolArray, abstain_below: float) -> Answered:
+def _answered(probs: Float32Array, right: BoolArray, abstain_below: float) -> AnsweredFigures:
     sure = probs.max(axis=1) >= abstain_below
     accuracy = float(right[sure].mean()) if sure.any() else 0.0
-    return Answered(coverage=float(sure.mean()), accuracy=accuracy)
+    return AnsweredFigures(coverage=float(sure.mean()), accuracy=accuracy)
 
 
 def bootstrap_interval(right: Float32Array, *, seed: int = 0) -> tuple[float, float]:

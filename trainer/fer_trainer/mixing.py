@@ -1,4 +1,4 @@
-"""Mixup and CutMix: images of a batch blended with others, from numbers drawn before the epoch."""
+"""Mixup and CutMix of a batch's images, from numbers drawn before the epoch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FIRST_STREAM = 2
 
 
 class Mixing(NamedTuple):
-    """What is drawn for the batches of an epoch (S, ...), or, as `mix` wants it, for one batch.
+    """Numbers drawn for the batches of an epoch (S, ...), or, as `mix` wants it, for one batch.
 
     Attributes:
         partner: which other image each is blended with, int64 (S, B).
@@ -35,7 +35,7 @@ class Mixing(NamedTuple):
 
 
 def mixes(section: AugmentSection) -> bool:
-    """Tell whether a recipe mixes at all."""
+    """Return whether a recipe mixes at all."""
     return section.mixup > 0.0 or section.cutmix > 0.0
 
 

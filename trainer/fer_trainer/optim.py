@@ -74,7 +74,7 @@ class MovingAverage(AveragedModel):
         network: on its device, where it stays.
 
     Attributes:
-        module: the average, a network of its own.
+        module: the average, a separate network.
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Test faces pasted into photos, found by the agent's detector and read by its classifier.
+"""Accuracy on test faces pasted into photos, from the agent's detector to its classifier.
 
 A benchmark crop is framed by people; a live crop by a detector, from however few pixels the face
 has. This measures what that costs, with the agent's own parts from the frame to the answer.
@@ -55,7 +55,7 @@ class Pasted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AtSize:
-    """What became of the faces pasted at one size.
+    """Figures of the faces pasted at one size.
 
     Attributes:
         side_px: of the pasted square.

@@ -1,4 +1,4 @@
-"""Evaluation protocols: which crops of an image are shown, and how the answers are joined."""
+"""Evaluation protocols, the crops of an image and the mean of their probabilities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Smaller graphs of a model: static INT8 and FP16, measured before they are kept."""
+"""Static INT8 and FP16 graphs of a model, measured before they are kept."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 _CALIBRATION_BATCH = 32
 
 _FLOAT_CONVOLUTIONS = (2, 4, 6)
-"""How many of the first convolutions, with all before them, may stay float: the ranges of their few
-channels lie far apart. On FER2013's PublicTest two took the loss from 1.2 points to 0.1 to 0.5.
+"""Numbers of first convolutions that may stay float, with all before them: the ranges of their few
+channels differ much. On FER2013's PublicTest two took the loss from 1.2 points to 0.1 to 0.5.
 """
 
 _ENOUGH = 0.005
@@ -48,7 +48,7 @@ class Quantized:
     """One smaller graph.
 
     Attributes:
-        file: as it stands in the manifest.
+        file: as it is in the manifest.
         accuracy: on the validation split.
         lost: accuracy of the FP32 graph less this one's.
         agreement: share of validation crops with the same answer.

@@ -1,4 +1,4 @@
-"""Recipes: one TOML file says everything a run depends on, besides the data."""
+"""Recipes, TOML files with everything that a run depends on besides the data."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 _PACKAGED = Path(__file__).parent / "recipes"
 
 
-class _Section(BaseModel):
+class _RecipeSection(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class DataSection(_Section):
-    """What the training images are taken to show."""
+class DataSection(_RecipeSection):
+    """The labels of the training images, and their sampling."""
 
     targets: Literal["label", "majority", "plurality", "distribution", "agreed"] = "label"
     votes_share: float = Field(default=0.0, ge=0.0, le=1.0, description="of FER+ in the labels")
@@ -50,8 +50,8 @@ NetworkName = Literal[
 ]
 
 
-class NetworkSection(_Section):
-    """Which network, and its settings; those below `width` are the student's.
+class NetworkSection(_RecipeSection):
+    """The network and its settings; those below `width` are the student's.
 
     Weights: `scratch`; `imagenet`, which torchvision fetches; `vggface2`, the published
     resnet50_ft_weight.pkl; `mobileface`, the published MobileFace_Identification_V2-0000.params;
@@ -71,7 +71,7 @@ class NetworkSection(_Section):
     norm_momentum: float = Field(default=0.1, gt=0.0, le=1.0)
 
 
-class TrainSection(_Section):
+class TrainSection(_RecipeSection):
     """Length, batches and determinism."""
 
     epochs: int = Field(default=60, ge=1)
@@ -86,7 +86,7 @@ class TrainSection(_Section):
     select_on: Literal["valid", "test"] = "valid"
 
 
-class OptimSection(_Section):
+class OptimSection(_RecipeSection):
     """Optimiser and learning rate."""
 
     name: Literal["sgd", "adam"] = "sgd"
@@ -99,8 +99,8 @@ class OptimSection(_Section):
     ema_decay: float = Field(default=0.999, ge=0.0, lt=1.0, description="0 is off")
 
 
-class AugmentSection(_Section):
-    """How strongly views differ from the images; shares of the side, degrees, probabilities."""
+class AugmentSection(_RecipeSection):
+    """Strength of the views' augmentation: shares of the side, degrees, probabilities."""
 
     flip: float = Field(default=0.5, ge=0.0, le=1.0)
     rotation_deg: float = Field(default=15.0, ge=0.0, le=180.0)
@@ -119,7 +119,7 @@ class AugmentSection(_Section):
     cutmix: float = Field(default=0.0, ge=0.0)
 
 
-class LossSection(_Section):
+class LossSection(_RecipeSection):
     """The loss on labels."""
 
     name: Literal["cross-entropy", "focal", "squared-hinge"] = "cross-entropy"
@@ -127,15 +127,15 @@ class LossSection(_Section):
     focal_gamma: float = Field(default=2.0, ge=0.0)
 
 
-class DistillSection(_Section):
-    """How much a teacher is listened to: `alpha` of its loss, the rest of the labels'."""
+class DistillSection(_RecipeSection):
+    """Weights of distillation: `alpha` of the teacher's loss, the rest of the labels'."""
 
     temperature: float = Field(default=4.0, gt=0.0)
     alpha: float = Field(default=0.7, ge=0.0, le=1.0)
     views: int = Field(default=8, ge=1, description="views of each image in a targets file")
 
 
-class Recipe(_Section):
+class Recipe(_RecipeSection):
     """All switches of a run.
 
     `teacher` holds those that differ for `fer-train teacher`, in the same sections.
@@ -213,7 +213,7 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 
 def packaged() -> list[str]:
-    """Names of the recipes that ship with the trainer."""
+    """Return the names of the recipes that ship with the trainer."""
     return sorted(path.stem for path in _PACKAGED.glob("*.toml"))
 
 

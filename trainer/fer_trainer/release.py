@@ -1,4 +1,4 @@
-"""A checkpoint to a model folder the agent runs: graph, manifest and card, all measured."""
+"""Export of a checkpoint to a model folder with graph, manifest and card."""
 
 from __future__ import annotations
 
@@ -28,7 +28,13 @@ from fer_trainer.data.duplicates import also_in_training
 from fer_trainer.data.faceset import SIZE_PX, Split
 from fer_trainer.errors import CheckpointError, DataError, ProtocolError
 from fer_trainer.files import write_bytes, write_text
-from fer_trainer.metrics import Figures, abstain_threshold, figures, fit_temperature, probabilities
+from fer_trainer.metrics import (
+    PredictionFigures,
+    abstain_threshold,
+    figures,
+    fit_temperature,
+    probabilities,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,8 +53,8 @@ _CHECKED_CROPS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
-    """What was written.
+class ExportedModel:
+    """An exported model folder.
 
     Attributes:
         folder: with `model.onnx`, `golden.npz`, `manifest.json` and `card.md`.
@@ -69,7 +75,7 @@ def release(
     version: str,
     others: Mapping[str, FaceSet] | None = None,
     draft: bool = False,
-) -> Release:
+) -> ExportedModel:
     """Export a checkpoint.
 
     The temperature and the abstain threshold come from the validation split, the figures from the
@@ -104,7 +110,7 @@ def release(
     valid_probs = probabilities(valid_logits, temperature)
     abstain_below = abstain_threshold(valid_probs)
 
-    def measure(part: FaceSet) -> Figures:
+    def measure(part: FaceSet) -> PredictionFigures:
         probs = probabilities(deploy.graph_logits(session, part.images), temperature)
         return figures(probs, part.hard_labels, faces.labels, abstain_below=abstain_below)
 
@@ -143,12 +149,13 @@ def release(
         licence=f"Apache-2.0; trained on {faces.name}, whose own terms bind its photos",
     )
     recipe, first = checkpoint.parsed_recipe, measured[0][1]
-    afterwards = [told for told in (scaling.told(checkpoint), adjust.told(checkpoint)) if told]
+    sentences = (scaling.card_sentence(checkpoint), adjust.card_sentence(checkpoint))
+    afterwards = [sentence for sentence in sentences if sentence]
     write_text(folder / "card.md", card.render(manifest, recipe, first, afterwards=afterwards))
-    return Release(folder, write_manifest(manifest, folder), difference)
+    return ExportedModel(folder, write_manifest(manifest, folder), difference)
 
 
-def metrics_of(one: Figures, *, dataset: str, split: str, protocol: str) -> Metrics:
+def metrics_of(one: PredictionFigures, *, dataset: str, split: str, protocol: str) -> Metrics:
     """Make a manifest's entry of figures, rounded to six digits."""
     low, high = one.interval
     return Metrics(
@@ -214,7 +221,7 @@ def _check(checkpoint: Checkpoint, faces: FaceSet) -> None:
 
 
 def _check_words(name: str, version: str, labels: tuple[str, ...]) -> None:
-    """Refuse before the work what the manifest would refuse after it."""
+    """Refuse words before the work that the manifest would refuse after it."""
     remedies = {
         "name": "call the folder by small letters, digits and hyphens",
         "version": "write three numbers, such as 1.2.3",
@@ -232,7 +239,7 @@ def _check_words(name: str, version: str, labels: tuple[str, ...]) -> None:
 
 
 def model_file(path: Path, precision: str) -> ModelFile:
-    """Describe a graph that lies in its folder."""
+    """Describe a graph that is in its folder."""
     return ModelFile.model_validate(
         {
             "path": path.name,

@@ -1,6 +1,6 @@
-"""The results file: one JSON file of everything a grid measured, row by row, written whole.
+"""The results file, one JSON file with every row that a grid measured.
 
-Beside the rows stand the accuracies that the paper prints, in percent, under the same keys.
+Beside the rows it holds the accuracies that the paper prints, in percent, under the same keys.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(slots=True)
 class Results:
-    """What was measured so far; saved after every row.
+    """The rows measured so far; saved after every row.
 
     Attributes:
         path: the file.
@@ -53,7 +53,7 @@ class Results:
         return self.rows.get(table, {}).get(key, [])
 
     def has(self, table: str, key: str, seed: int, fingerprint: str) -> bool:
-        """Tell whether a row was measured with this seed, recipe and data."""
+        """Return whether a row was measured with this seed, recipe and data."""
         return any(
             record["seed"] == seed and record["fingerprint"] == fingerprint
             for record in self.records(table, key)
@@ -92,7 +92,7 @@ def default_results() -> Path:
 
 
 def _place(record: dict[str, Any]) -> tuple[Any, ...]:
-    """Say what a record is about: a trial on a part of the data never replaces the whole."""
+    """Return a record's seed and data; a trial on a part of the data never replaces the whole."""
     return record["seed"], record.get("dataset"), record.get("images")
 
 

@@ -1,4 +1,4 @@
-"""Vector scaling: a scale and an offset for each class's logit, fitted after training.
+"""Vector scaling, a scale and an offset for each class's logit, fitted after training.
 
 One temperature for all classes leaves a network too sure of some and not sure enough of others. The
 scales and offsets are fitted on the validation split like the temperature, and folded into the last
@@ -36,7 +36,7 @@ _OFFSETS = (-10.0, 10.0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scaling:
-    """What calibrates logits: scale * logits + offset.
+    """A calibration of logits: scale * logits + offset.
 
     Attributes:
         scale: of each class, float32 (C,), between 0.05 and 20.
@@ -110,8 +110,8 @@ def fit(logits: Float32Array, truth: Int64Array) -> Scaling:
     return Scaling(scale.astype(np.float32), (offset - offset.mean()).astype(np.float32))
 
 
-def told(checkpoint: Checkpoint) -> str:
-    """Say for a card that classes were scaled; empty where they were not."""
+def card_sentence(checkpoint: Checkpoint) -> str:
+    """Return the card's sentence about the scaling; empty without one."""
     if not checkpoint.scaled:
         return ""
     return (

@@ -1,4 +1,7 @@
-"""One training step, as work on tensors that stay in their places; on a GPU, replayed."""
+"""The train step, and its form as a CUDA graph.
+
+Its tensors stay in their places in memory, so that a graph can be replayed on them.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ from fer_trainer.augment import DRAWS, augment, draw_order, draw_view
 from fer_trainer.losses import distillation_losses, label_loss, soften
 from fer_trainer.mixing import Mixing, draw_mixing, mix, mixes
 from fer_trainer.optim import following_share, learning_rate
-from fer_trainer.views import View
+from fer_trainer.views import TrainingView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
     from torch import nn
 
     from fer_trainer.data.faceset import FaceSet, Float32Array
@@ -29,11 +32,11 @@ _WARM_UP = 3
 """Steps before a recording: memory, kernels and the optimiser's state have found their places."""
 
 
-class Step:
-    """The step: views, teacher, losses, gradients, optimiser, moving average.
+class TrainStep:
+    """The train step: views, teacher, losses, gradients, optimiser, moving average.
 
-    It takes no argument and looks at no number on the way: `begin` lays an epoch's numbers down,
-    and a counter on the device says whose turn it is. So a CUDA graph can hold the whole of it.
+    It takes no argument and reads no number on the host: `begin` copies an epoch's numbers to the
+    device, and a counter there selects the step's. So a CUDA graph can hold the whole of it.
 
     Args:
         recipe: all switches.
@@ -82,8 +85,8 @@ class Step:
         return steps * self.batch_size * self._fabric.world_size
 
     def begin(self, epoch: int) -> None:
-        """Lay down an epoch's numbers."""
-        view = View(self._recipe.train.seed, epoch, self._recipe.augment)
+        """Copy an epoch's numbers to the device."""
+        view = TrainingView(self._recipe.train.seed, epoch, self._recipe.augment)
         view = self._teacher.view(epoch, view) if self._teacher else view
         self._augment = view.augment
         views = draw_view(view.seed, view.number, len(self._images))
@@ -105,8 +108,9 @@ class Step:
         views = augment(self._images[chosen], self._views[chosen], self._augment)
         wanted = self._targets[chosen]
         if self._teacher:
-            said = soften(self._teacher.logits(views, chosen), recipe.distill.temperature)
-            wanted = torch.cat([wanted, said], dim=1)  # mixed together, parted again below
+            teacher_logits = self._teacher.logits(views, chosen)
+            soft_targets = soften(teacher_logits, recipe.distill.temperature)
+            wanted = torch.cat([wanted, soft_targets], dim=1)  # mixed together, split again below
         if mixing:
             views, wanted = mix(views, wanted, Mixing(*mixing))
         parts = _losses(self._model(views), wanted, recipe, self._targets.shape[1])
@@ -144,8 +148,8 @@ class Step:
         return drawn
 
 
-class Replayed:
-    """A step that is recorded into a CUDA graph after a few times, and replayed from then on.
+class CudaGraphStep:
+    """A train step that is captured in a CUDA graph after a few times, and replayed from then on.
 
     A step of a small network is some hundred short kernels; launched one by one they keep the
     processor busy, and a GPU idle. A replay launches all at once.
@@ -189,8 +193,8 @@ def _chances(training: FaceSet, *, balanced: bool) -> Float32Array:
 
 
 def _losses(logits: Tensor, wanted: Tensor, recipe: Recipe, classes: int) -> dict[str, Tensor]:
-    """Give the named losses; `wanted` is (B, C), or (B, 2 C) with the teacher's word behind."""
+    """Give the named losses; `wanted` is (B, C), or (B, 2 C) with soft targets appended."""
     if wanted.shape[1] == classes:
         return {"loss": label_loss(logits, wanted, recipe.loss)}
-    targets, said = wanted[:, :classes], wanted[:, classes:]
-    return distillation_losses(logits, targets, said, recipe.loss, recipe.distill)
+    targets, soft_targets = wanted[:, :classes], wanted[:, classes:]
+    return distillation_losses(logits, targets, soft_targets, recipe.loss, recipe.distill)

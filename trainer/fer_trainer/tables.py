@@ -1,4 +1,4 @@
-"""The paper's tables: their rows, what each changes in a recipe, and the numbers it prints."""
+"""The rows of the paper's tables, with their changes of a recipe and the printed numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """One row of a table.
 
     Attributes:
@@ -50,30 +50,30 @@ whose gradients are several times those of cross-entropy: at a rate of 0.05 it l
 """
 
 BASELINES = (
-    Row("lbp-svm", "LBP + SVM", 48.0, classical="lbp"),
-    Row("hog-svm", "HOG + SVM", classical="hog"),
-    Row("cnn-l2svm", "CNN + L2-SVM (Tang 2013)", 71.2, _TANG),
-    Row("vgg13", "VGG13", 72.4, _zoo("vgg13")),
-    Row("resnet50", "ResNet-50 (teacher)", 74.8, _zoo("resnet50")),
-    Row("efficientnet-b0", "EfficientNet-B0", 72.1, _zoo("efficientnet-b0")),
-    Row("mobilenet-v2", "MobileNetV2", 69.8, _zoo("mobilenet-v2")),
-    Row("shufflenet-v2", "ShuffleNetV2", 67.5, _zoo("shufflenet-v2")),
-    Row("mobilenet-v3-small", "MobileNetV3-Small", 67.0, _zoo("mobilenet-v3-small")),
-    Row("vgg-48", "VGG type made for 48x48", None, _zoo("vgg-48")),
-    Row("resnet-48", "ResNet type made for 48x48", None, _zoo("resnet-48")),
-    Row("student", "MobileNetV3-Small + SE", None, _STUDENT),
-    Row("student-distilled", "The paper's network, distilled", 71.2, _STUDENT, distilled=True),
+    TableRow("lbp-svm", "LBP + SVM", 48.0, classical="lbp"),
+    TableRow("hog-svm", "HOG + SVM", classical="hog"),
+    TableRow("cnn-l2svm", "CNN + L2-SVM (Tang 2013)", 71.2, _TANG),
+    TableRow("vgg13", "VGG13", 72.4, _zoo("vgg13")),
+    TableRow("resnet50", "ResNet-50 (teacher)", 74.8, _zoo("resnet50")),
+    TableRow("efficientnet-b0", "EfficientNet-B0", 72.1, _zoo("efficientnet-b0")),
+    TableRow("mobilenet-v2", "MobileNetV2", 69.8, _zoo("mobilenet-v2")),
+    TableRow("shufflenet-v2", "ShuffleNetV2", 67.5, _zoo("shufflenet-v2")),
+    TableRow("mobilenet-v3-small", "MobileNetV3-Small", 67.0, _zoo("mobilenet-v3-small")),
+    TableRow("vgg-48", "VGG type made for 48x48", None, _zoo("vgg-48")),
+    TableRow("resnet-48", "ResNet type made for 48x48", None, _zoo("resnet-48")),
+    TableRow("student", "MobileNetV3-Small + SE", None, _STUDENT),
+    TableRow("student-distilled", "The paper's network, distilled", 71.2, _STUDENT, distilled=True),
 )
 """Table 1, on FER2013."""
 
 _PLAIN = {**_STUDENT, "network.reduction": 0, "augment.mixup": 0.0}
 
 ABLATION = (
-    Row("plain", "MobileNetV3-Small, 256-unit head", 67.0, _PLAIN),
-    Row("se", "+ SE block", None, {**_PLAIN, "network.reduction": 4}),
-    Row("distilled", "+ distillation", None, _PLAIN, distilled=True),
-    Row("mixup", "+ mixup", None, {**_PLAIN, "augment.mixup": 0.2}),
-    Row(
+    TableRow("plain", "MobileNetV3-Small, 256-unit head", 67.0, _PLAIN),
+    TableRow("se", "+ SE block", None, {**_PLAIN, "network.reduction": 4}),
+    TableRow("distilled", "+ distillation", None, _PLAIN, distilled=True),
+    TableRow("mixup", "+ mixup", None, {**_PLAIN, "augment.mixup": 0.2}),
+    TableRow(
         "full",
         "all of them",
         71.2,
@@ -94,7 +94,7 @@ BOARD_ROWS = {
 
 NOT_MEASURED = "not measured"
 
-AFFECTNET = (Row("student", "AffectNet", 58.4, _STUDENT),)
+AFFECTNET = (TableRow("student", "AffectNet", 58.4, _STUDENT),)
 """Table 1, on AffectNet: `fer-train baselines --kind affectnet-8` measures it."""
 
 AFFECTNET_NOTE = "not measured: data not redistributable"

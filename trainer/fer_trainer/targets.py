@@ -1,4 +1,4 @@
-"""Soft-target files: what a teacher said about views of the training images, and about the rest.
+"""Soft-target files with a teacher's logits for views of the training images and for the rest.
 
 A file is enough to train a student where no teacher fits, and to see how good the teacher is: it
 also holds the teacher's logits for the plain validation and test images. It holds no pictures.
@@ -20,14 +20,14 @@ from fer_trainer.data.faceset import Split
 from fer_trainer.errors import CheckpointError
 from fer_trainer.files import write_whole
 from fer_trainer.recipe import AugmentSection, DataSection
-from fer_trainer.views import View
+from fer_trainer.views import TrainingView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from fer_trainer.data.faceset import FaceSet, Float32Array
-    from fer_trainer.teachers import NetworkTeacher
+    from fer_trainer.network_teacher import NetworkTeacher
 
 _FORMAT = 2
 _BATCH = 512
@@ -92,10 +92,10 @@ def write_targets(
     device: torch.device,
     data_section: DataSection | None = None,
 ) -> None:
-    """Ask a teacher about several views of each training image, and about all other images.
+    """Write a teacher's logits for several views of each training image and for all other images.
 
     Args:
-        teacher: what is asked.
+        teacher: gives the logits.
         faces: the data.
         path: receives the file.
         views: V.
@@ -107,7 +107,7 @@ def write_targets(
     Raises:
         StorageError: the disk refuses the file.
     """
-    drawn = [View(seed, number, augment_section) for number in range(views)]
+    drawn = [TrainingView(seed, number, augment_section) for number in range(views)]
     arrays: dict[str, Any] = {"logits": _of_views(teacher, faces, drawn, device)}
     for split in _HELD_OUT:
         part = faces.only(split)
@@ -179,7 +179,7 @@ def _parsed(meta: dict[str, Any], stored: Mapping[str, NDArray[Any]]) -> SoftTar
 
 
 def _of_views(
-    teacher: NetworkTeacher, faces: FaceSet, views: Sequence[View], device: torch.device
+    teacher: NetworkTeacher, faces: FaceSet, views: Sequence[TrainingView], device: torch.device
 ) -> Float16Array:
     training = faces.training()
     images = torch.tensor(training.images, device=device)
@@ -197,5 +197,5 @@ def _of_plain(teacher: NetworkTeacher, part: FaceSet, device: torch.device) -> F
     logits = np.empty((len(part), len(part.labels)), np.float16)
     for start in range(0, len(part), _BATCH):
         pixels = torch.tensor(part.images[start : start + _BATCH], device=device)
-        logits[start : start + _BATCH] = teacher.answers(pixels).cpu().numpy()
+        logits[start : start + _BATCH] = teacher.plain_logits(pixels).cpu().numpy()
     return logits

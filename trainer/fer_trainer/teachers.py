@@ -1,31 +1,30 @@
-"""Teachers: networks that run beside the student, or a file of what they said about its views."""
+"""Teachers, networks that run beside the student or a file of their logits."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor, nn
 
 from fer_agent.errors import UsageError
-from fer_trainer import checkpoint
-from fer_trainer.deploy import network_of
 from fer_trainer.errors import CheckpointError
+from fer_trainer.network_teacher import open_networks
 from fer_trainer.targets import read_targets
-from fer_trainer.views import View
+from fer_trainer.views import TrainingView
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from fer_trainer.checkpoint import Checkpoint
+    from torch import Tensor
+
     from fer_trainer.data.faceset import FaceSet
 
 
 class Teacher(Protocol):
-    """Says what it thinks of the training images' views."""
+    """Gives logits for the training images' views."""
 
-    def view(self, epoch: int, wanted: View) -> View:
+    def view(self, epoch: int, wanted: TrainingView) -> TrainingView:
         """Choose the epoch's view; a teacher that runs takes the one that is wanted."""
         ...
 
@@ -40,46 +39,6 @@ class Teacher(Protocol):
             float32 (B, C) on the views' device; an ensemble gives the mean of its logits.
         """
         ...
-
-
-class NetworkTeacher:
-    """One network or an ensemble, run on every batch; satisfies `Teacher`.
-
-    Args:
-        networks: trained, on the student's device.
-        states: their checkpoints.
-
-    Attributes:
-        members: what is told of each network in a targets file.
-        selected_on: `test` when that split chose one of them, else `valid`.
-    """
-
-    def __init__(self, networks: Sequence[nn.Module], states: Sequence[Checkpoint]) -> None:
-        self._networks = [
-            network.eval().requires_grad_(requires_grad=False) for network in networks
-        ]
-        self.members = [_told(state) for state in states]
-        self.selected_on = max((state.selected_on for state in states), key="test".__eq__)
-
-    def view(self, epoch: int, wanted: View) -> View:
-        """Take any view."""
-        del epoch
-        return wanted
-
-    @torch.no_grad()
-    def logits(self, views: Tensor, chosen: Tensor) -> Tensor:
-        """Run the networks, on a GPU in bfloat16, as the student learns."""
-        del chosen
-        with torch.autocast("cuda", torch.bfloat16, enabled=views.is_cuda):
-            return self._mean(views)
-
-    @torch.no_grad()
-    def answers(self, pixels: Tensor) -> Tensor:
-        """Run the networks on plain images, uint8 (B, 48, 48); float32 (B, C)."""
-        return self._mean(pixels.unsqueeze(1).float() / 255.0)
-
-    def _mean(self, gray: Tensor) -> Tensor:
-        return torch.stack([network(gray).float() for network in self._networks]).mean(dim=0)
 
 
 class FileTeacher:
@@ -106,12 +65,12 @@ class FileTeacher:
         self._seed = stored.seed
         self._augment = stored.augment
 
-    def view(self, epoch: int, wanted: View) -> View:
+    def view(self, epoch: int, wanted: TrainingView) -> TrainingView:
         """Go round the file's views, with the draws they were made with."""
         del wanted
         number = epoch % len(self._logits)
         self._now.copy_(self._logits[number])
-        return View(self._seed, number, self._augment)
+        return TrainingView(self._seed, number, self._augment)
 
     def logits(self, views: Tensor, chosen: Tensor) -> Tensor:
         """Look up."""
@@ -122,7 +81,7 @@ class FileTeacher:
 def open_teacher(
     faces: FaceSet, device: torch.device, *, runs: Sequence[Path], targets: Path | None
 ) -> Teacher | None:
-    """Open what the command line names: runs, whose ensemble teaches, or a targets file.
+    """Open the teacher that the command line names: an ensemble of runs, or a targets file.
 
     Raises:
         CheckpointError: a file is broken, or of other classes or data.
@@ -137,30 +96,3 @@ def open_teacher(
     if runs:
         return open_networks(runs, faces.labels, device)
     return None
-
-
-def open_networks(
-    runs: Sequence[Path], labels: tuple[str, ...], device: torch.device
-) -> NetworkTeacher:
-    """Open finished runs as one teacher.
-
-    Raises:
-        CheckpointError: a run is broken or of other classes.
-    """
-    states = [checkpoint.load(checkpoint.best_of(run), labels=labels) for run in runs]
-    networks = [network_of(state).to(device) for state in states]
-    for network in networks:
-        network.to(memory_format=torch.channels_last)
-    return NetworkTeacher(networks, states)
-
-
-def _told(state: Checkpoint) -> dict[str, Any]:
-    recipe = state.parsed_recipe
-    return {
-        "network": recipe.network.name,
-        "recipe": recipe.name,
-        "seed": recipe.train.seed,
-        "epoch": state.best_epoch,
-        f"{state.selected_on}_accuracy": state.best_accuracy,
-        "commit": state.commit,
-    }

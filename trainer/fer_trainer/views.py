@@ -1,4 +1,4 @@
-"""Which view of the training images an epoch takes."""
+"""The view of the training images that an epoch takes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """Which view of the training images an epoch takes.
+class TrainingView:
+    """The view of the training images that an epoch takes.
 
     Attributes:
         seed: of its draws.

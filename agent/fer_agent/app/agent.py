@@ -1,4 +1,4 @@
-"""The running agent: a thread for each camera's pipeline, health at intervals, an orderly end."""
+"""The service loop: a thread per camera, periodic tasks, health messages and an orderly end."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _CLOSE_S = 2.0
 publisher's three seconds for its goodbye, an agent with hung cameras ends within five.
 """
 
-_CHORE_INTERVAL_S = 1.0
+_TASK_INTERVAL_S = 1.0
 
 _STOP = "stop"
 _ENDED = "ended"
 
 
-class Chore(Protocol):
-    """Something to look after once a second beside the frames, on the thread of `Agent.run`."""
+class PeriodicTask(Protocol):
+    """Work that is done once a second beside the frames, on the thread of `Agent.run`."""
 
     def tick(self) -> None:
-        """Look after it and return soon; what goes wrong outside the agent is no exception."""
+        """Do it and return soon; a fault outside the agent raises no exception."""
         ...
 
     def close(self, *, orderly: bool) -> None:
@@ -80,7 +80,7 @@ class Agent:
         health: HealthReporter,
         record: Record | None = None,
         watchdog: Watchdog | None = None,
-        chores: Sequence[Chore] = (),
+        tasks: Sequence[PeriodicTask] = (),
     ) -> None:
         """Take the parts over; `run` starts and ends them.
 
@@ -90,7 +90,7 @@ class Agent:
             health: makes the health figures; also for whoever runs the agent, once it ended.
             record: closed at the end of the run.
             watchdog: tells systemd that the agent is ready, alive and stopping.
-            chores: looked after once a second.
+            tasks: run once a second.
         """
         # SimpleQueue.put is the one wake-up call that is safe inside a signal handler.
         self._wake: SimpleQueue[str] = SimpleQueue()
@@ -101,8 +101,8 @@ class Agent:
         self._publisher = publisher
         self._record = record
         self._watchdog = watchdog or Watchdog({})
-        self._chores = chores
-        self._chores_due_s = 0.0
+        self._tasks = tasks
+        self._tasks_due_s = 0.0
         self.health = health
 
     @property
@@ -133,17 +133,17 @@ class Agent:
         finally:
             self._watchdog.stopping()
             self._end()
-            for chore in self._chores:
-                chore.close(orderly=orderly and not self._broken())
+            for task in self._tasks:
+                task.close(orderly=orderly and not self._broken())
         self._raise_errors()
 
     def _wait(self) -> None:
         """Report health and feed the watchdog at their intervals until stopped, done, or broken."""
         health_due_s = time.monotonic() + self.health.interval_s
         while self._busy():
-            self._watchdog.feed([worker.name for worker in self._workers if worker.ended])
-            self._do_chores()
-            due_s = min(health_due_s, self._chores_due_s) if self._chores else health_due_s
+            self._watchdog.notify([worker.name for worker in self._workers if worker.ended])
+            self._run_tasks()
+            due_s = min(health_due_s, self._tasks_due_s) if self._tasks else health_due_s
             rest_s = max(0.0, due_s - time.monotonic())
             try:
                 if self._wake.get(timeout=min(rest_s, self._watchdog.interval_s)) == _STOP:
@@ -154,11 +154,11 @@ class Agent:
                     if self._publisher is not None:
                         self._publisher.health(self.health.measure())
 
-    def _do_chores(self) -> None:
-        if time.monotonic() >= self._chores_due_s:
-            for chore in self._chores:
-                chore.tick()
-            self._chores_due_s = time.monotonic() + _CHORE_INTERVAL_S
+    def _run_tasks(self) -> None:
+        if time.monotonic() >= self._tasks_due_s:
+            for task in self._tasks:
+                task.tick()
+            self._tasks_due_s = time.monotonic() + _TASK_INTERVAL_S
 
     def _broken(self) -> bool:
         """Whether a pipeline ended by a fault that is not its camera's."""

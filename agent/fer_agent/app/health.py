@@ -12,7 +12,7 @@ from fer_agent.system.clock import ClockReading
 from fer_agent.vision.timing import STAGES, percentiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from fer_agent.mqtt.publisher import Counters
     from fer_agent.system.board import BoardState
@@ -44,6 +44,15 @@ class _Totals:
     detected: int
 
 
+def frames_of(meters: Iterable[CameraMeter]) -> tuple[int, int]:
+    """Return how many frames all cameras gave since the start, and how many were processed."""
+    captured = processed = 0
+    for meter in meters:
+        captured += meter.stats().captured
+        processed += meter.clock.processed
+    return captured, processed
+
+
 class HealthReporter:
     """Measures what happened since it was last asked."""
 
@@ -70,11 +79,6 @@ class HealthReporter:
         self._started_ns = time.monotonic_ns()
         self._last = self._totals()
         self._heat: BoardState | None = None
-
-    def frames(self) -> tuple[int, int]:
-        """Return how many frames all cameras gave since the start, and how many were processed."""
-        totals = self._totals()
-        return totals.captured, totals.processed
 
     def measure(self) -> HealthPayload:
         """Return the figures since the last call; rates are summed over all cameras."""

@@ -1,4 +1,4 @@
-"""What systemd is told of the agent: ready, alive, stopping; and when the sign of life is withheld.
+"""Notifications to systemd: ready, alive, stopping.
 
 The protocol is sd_notify(3): a datagram of `KEY=value` lines to the socket in `$NOTIFY_SOCKET`.
 """
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_FEEDS_PER_PERIOD = 4
+_NOTIFICATIONS_PER_PERIOD = 4
 """sd_watchdog_enabled(3) asks for at least two; one more may be late or withheld."""
 
 
 class ServiceManager:
-    """Whoever started the service; says nothing where nobody listens.
+    """The service manager that started the agent, if any.
 
     Args:
         environ: the environment with `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`.
@@ -34,9 +34,9 @@ class ServiceManager:
         # Children inherit the variables; the process id says whom they are meant for.
         meant = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self.watchdog_s = int(usec) / 1e6 if usec.isdecimal() and meant else math.inf
-        """Without a sign of life for so many seconds the service is killed."""
+        """Seconds without `WATCHDOG=1` after which the service is killed."""
 
-    def tell(self, *lines: str) -> None:
+    def notify(self, *lines: str) -> None:
         """Send `KEY=value` lines; a message that cannot be sent is lost, and the log says so."""
         if not self._address:
             return
@@ -50,49 +50,49 @@ class ServiceManager:
 
 
 class Watchdog:
-    """Gives the sign of life while every worker moves.
+    """Sends `WATCHDOG=1` while every worker makes progress.
 
     Args:
-        pulses: for each worker a function whose number rises while the worker makes progress or
+        progress: for each worker a function whose number rises while the worker makes progress or
             waits for something that is a published state, such as a camera that is offline; a
             number that stands still is a call that does not return.
-        manager: who is told.
+        manager: where notifications go.
     """
 
     def __init__(
-        self, pulses: Mapping[str, Callable[[], int]], manager: ServiceManager | None = None
+        self, progress: Mapping[str, Callable[[], int]], manager: ServiceManager | None = None
     ) -> None:
-        self._pulses = pulses
+        self._progress = progress
         self._manager = manager or ServiceManager()
         self._last: dict[str, int] = {}
-        self._fed_s = -math.inf
+        self._notified_s = -math.inf
         self._stuck: list[str] = []
 
     @property
     def interval_s(self) -> float:
-        """Seconds between two calls of `feed`; infinite when nobody watches."""
-        return self._manager.watchdog_s / _FEEDS_PER_PERIOD
+        """Seconds between two calls of `notify`; infinite when nobody watches."""
+        return self._manager.watchdog_s / _NOTIFICATIONS_PER_PERIOD
 
     def ready(self) -> None:
-        """Say that configuration, models and loops are up."""
-        self._manager.tell("READY=1")
+        """Report that configuration, models and loops are up."""
+        self._manager.notify("READY=1")
 
     def stopping(self) -> None:
-        """Say that the end has begun."""
-        self._manager.tell("STOPPING=1")
+        """Report that the agent is stopping."""
+        self._manager.notify("STOPPING=1")
 
-    def feed(self, ended: Collection[str] = ()) -> None:
-        """Give the sign of life, unless a worker did not move since the last one was due.
+    def notify(self, ended: Collection[str] = ()) -> None:
+        """Notify systemd, unless a worker made no progress since the last time.
 
         Args:
             ended: workers whose source is finished.
         """
         now_s = time.monotonic()
-        # Calls that follow too closely give nobody the time to move.
-        if math.isinf(self.interval_s) or now_s - self._fed_s < self.interval_s / 2:
+        # Between calls that follow too closely no worker has the time to make progress.
+        if math.isinf(self.interval_s) or now_s - self._notified_s < self.interval_s / 2:
             return
-        self._fed_s = now_s
-        now = {name: pulse() for name, pulse in self._pulses.items() if name not in ended}
+        self._notified_s = now_s
+        now = {name: counter() for name, counter in self._progress.items() if name not in ended}
         stuck = [name for name, count in now.items() if self._last.get(name) == count]
         self._last = now
         if stuck and stuck != self._stuck:
@@ -100,6 +100,6 @@ class Watchdog:
                            ", ".join(stuck))  # fmt: skip
         self._stuck = stuck
         if not stuck:
-            self._manager.tell(
-                "WATCHDOG=1", f"STATUS={len(now)} of {len(self._pulses)} cameras run"
+            self._manager.notify(
+                "WATCHDOG=1", f"STATUS={len(now)} of {len(self._progress)} cameras run"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from fer_agent.errors import AgentError, ConfigError, UnavailableError
@@ -74,26 +75,20 @@ class Opener:
     Args:
         store: where engines and prepared networks are kept.
         wait: whether to wait for engines; else ONNX Runtime serves until they are there.
+        on_runtime: called with the runtime's name when the classifier runs on another than ONNX
+            Runtime, perhaps from another thread.
     """
 
-    def __init__(self, store: Path, *, wait: bool = False) -> None:
+    def __init__(
+        self,
+        store: Path,
+        *,
+        wait: bool = False,
+        on_runtime: Callable[[str], None] = lambda _runtime: None,
+    ) -> None:
         self.store = store
         self._wait = wait
-        self._lock = threading.Lock()
-        self._runtime = "onnx"
-        self._on_change: Callable[[str], None] = lambda _runtime: None
-
-    def serve(self, on_change: Callable[[str], None]) -> None:
-        """Connect it with the agent around.
-
-        Args:
-            on_change: told the runtime's name when the classifier runs on another one, perhaps
-                from another thread; at once when it does already.
-        """
-        with self._lock:
-            self._on_change = on_change
-            if self._runtime != "onnx":
-                on_change(self._runtime)
+        self._on_runtime = on_runtime
 
     def model(self, model: StoredModel, setting: Setting) -> InferenceSession:
         """Load a model.
@@ -114,7 +109,9 @@ class Opener:
         def network() -> Network:
             return _model_network(model, path, setting, golden.of_model(model))
 
-        return self._engine(plain, network, model.manifest.name, self._tell)
+        return self._engine(
+            plain, network, model.manifest.name, partial(self._on_runtime, setting.runtime)
+        )
 
     def detector(
         self,
@@ -173,11 +170,6 @@ class Opener:
         # A daemon, so that an agent that is asked to end does so; the build is ended with it.
         threading.Thread(target=work, name=f"engine-{title}", daemon=True).start()
         return served
-
-    def _tell(self) -> None:
-        with self._lock:
-            self._runtime = "tensorrt"
-            self._on_change(self._runtime)
 
 
 class _Progress:

@@ -181,11 +181,10 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a camera's messages come from: identity, the camera's name, its first classifier."""
+    """The source of a camera's messages: the device's identity and the camera's name."""
 
     identity: Identity
     camera: str
-    model: ModelRef
 
 
 def event_message(
@@ -225,7 +224,7 @@ def event_message(
             mono_ns=event.captured_ns,
             clock_synced=clock.synced,
             replayed=replayed,
-            model=_model_ref(event, origin),
+            model=ModelRef(name=event.model.name, sha256=event.model.sha256),
             emotion=event.emotion,
             confidence=round(float(event.confidence), _ROUND),
             probabilities={
@@ -285,14 +284,6 @@ _EVENT_TYPES: Final[
     EventKind.UPDATED: "fer.track.updated.v1",
     EventKind.ENDED: "fer.track.ended.v1",
 }
-
-
-def _model_ref(event: EmotionEvent, origin: Origin) -> ModelRef:
-    """Name the model that saw the frame; the origin's for an event that does not say."""
-    seen_by = event.model
-    if seen_by is None or seen_by.sha256 == origin.model.sha256:
-        return origin.model
-    return ModelRef(name=seen_by.name, sha256=seen_by.sha256)
 
 
 def _normalised(event: EmotionEvent) -> Box:

@@ -27,7 +27,7 @@ from fer_agent.mqtt.messages import (
     state_payload,
 )
 from fer_agent.mqtt.outbox import Entry
-from fer_agent.mqtt.payloads import AlertPayload, CameraStatusPayload, ModelRef, StatusPayload
+from fer_agent.mqtt.payloads import AlertPayload, CameraStatusPayload, StatusPayload
 from fer_agent.mqtt.retained import Slot
 from fer_agent.mqtt.settings import BrokerSettings
 from fer_agent.vision.records import CameraState, EmotionEvent, EventKind
@@ -148,7 +148,6 @@ class MqttPublisher:
         self,
         config: MqttConfig,
         identity: Identity,
-        info: InfoPayload,
         *,
         timing: Timing | None = None,
     ) -> None:
@@ -157,7 +156,6 @@ class MqttPublisher:
         Args:
             config: the broker; the files it names are read now.
             identity: who speaks.
-            info: what runs here; its classifier is the one that events name.
             timing: other times than the usual ones.
 
         Raises:
@@ -165,9 +163,7 @@ class MqttPublisher:
         """
         timing = timing or Timing()
         settings = BrokerSettings.load(config)
-        classifier = info.models.classifier
         self._identity = identity
-        self._model = ModelRef(name=classifier.name, sha256=classifier.sha256)
         self._lock = threading.Lock()
         self._state: AgentState | None = None
         self._cameras: dict[str, CameraPublisher] = {}
@@ -185,9 +181,7 @@ class MqttPublisher:
             on_message=self._received,
             farewell=lambda: self._set_state("stopped"),
         )
-        self._info = info
         self._set_state("starting")
-        self.update_info()
 
     def start(self) -> None:
         """Begin to connect, and go on until `stop`, whether or not the broker is there."""
@@ -196,15 +190,13 @@ class MqttPublisher:
     def camera(self, name: str) -> CameraPublisher:
         """Return the voice of the camera of that name, the same one for the same name."""
         if name not in self._cameras:
-            origin = Origin(self._identity, name, self._model)
+            origin = Origin(self._identity, name)
             self._cameras[name] = CameraPublisher(origin, self._mailroom, self._reconsider)
         return self._cameras[name]
 
-    def update_info(self, **changes: object) -> None:
-        """Publish what runs here again, with some fields of `InfoPayload` replaced."""
-        with self._lock:
-            info = self._info = self._info.model_copy(update=changes)
-            self._mailroom.put(Slot(self._topic(Kind.INFO), lambda _clock: info.encode()))
+    def info(self, payload: InfoPayload) -> None:
+        """Publish what runs on this device."""
+        self._mailroom.put(Slot(self._topic(Kind.INFO), lambda _clock: payload.encode()))
 
     def health(self, payload: HealthPayload) -> None:
         """Publish the health figures.

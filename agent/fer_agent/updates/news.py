@@ -16,7 +16,7 @@ from fer_agent.updates.activation import journal, state
 from fer_agent.updates.activation.versions import build_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from fer_agent.updates.activation.state import UpdateState
@@ -30,10 +30,6 @@ ALERT: Final = "model-update"
 
 class Board(Protocol):
     """Where news are put up; `MqttPublisher` is one."""
-
-    def update_info(self, **changes: object) -> None:
-        """Publish what runs here again, some fields of it replaced."""
-        ...
 
     def raise_alert(self, alert_id: str, text: str) -> None:
         """Put a fault up, or change its text."""
@@ -50,11 +46,15 @@ class UpdateNews:
     Args:
         store: the model store's folder.
         classifier: name of the model in use, told of even when no sync ever ran.
-        board: where to tell.
+        board: where alerts are raised.
+        on_updates: called with the state of updates when it has changed.
     """
 
-    def __init__(self, store: Path, classifier: str, board: Board) -> None:
-        self._store, self._classifier, self._board = store, classifier, board
+    def __init__(
+        self, store: Path, classifier: str, board: Board, on_updates: Callable[[Updates], None]
+    ) -> None:
+        self._store, self._classifier = store, classifier
+        self._board, self._on_updates = board, on_updates
         self._seen: list[object] | None = None
 
     def tick(self) -> None:
@@ -66,7 +66,7 @@ class UpdateNews:
         last = report.read(self._store)
         synced = [] if last is None else [each.name for each in last.models]
         states = [self._state(name) for name in sorted({self._classifier, *synced})]
-        self._board.update_info(updates=updates(last, states))
+        self._on_updates(updates(last, states))
         if text := alert(last, states):
             logger.warning("model update: %s", text)
             self._board.raise_alert(ALERT, text)

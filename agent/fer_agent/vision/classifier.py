@@ -10,14 +10,14 @@ import numpy as np
 from fer_agent.errors import InferenceError, ModelContractError
 from fer_agent.vision.binding import bind
 from fer_agent.vision.crop import crop_faces
-from fer_agent.vision.records import EmotionScores
+from fer_agent.vision.records import EmotionScores, ModelIdentity
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fer_agent.models.manifest import Manifest
     from fer_agent.vision.ports import InferenceSession
-    from fer_agent.vision.records import Float32Array, Frame, ModelIdentity, Tracks
+    from fer_agent.vision.records import Float32Array, Frame, Tracks
 
 
 _MOST_BOUND = 8
@@ -30,7 +30,7 @@ class CropClassifier:
     Args:
         session: the model's graph; preprocessing is inside, so it takes raw crops.
         manifest: labels in output order, crop size and calibration temperature.
-        identity: what the scores name as their model.
+        identity: the model that the scores name; by default the manifest's FP32 file.
 
     Raises:
         ModelContractError: the graph does not take the manifest's input in batches, or does not
@@ -49,12 +49,11 @@ class CropClassifier:
     ) -> None:
         self.labels = manifest.labels
         self._session = session
-        self._identity = identity
+        self._identity = identity or ModelIdentity.of(manifest, manifest.file())
         self._size = manifest.input.size
         self._temperature = np.float32(manifest.calibration.temperature)
-        self._nobody = EmotionScores(
-            labels=self.labels, probs=np.empty((0, len(self.labels)), np.float32), model=identity
-        )
+        no_probs = np.empty((0, len(self.labels)), np.float32)
+        self._no_scores = EmotionScores(self.labels, no_probs, self._identity)
         self._idle: defaultdict[int, list[_Batch]] = defaultdict(list)
         self._output = self._check_contract(manifest)
 
@@ -66,7 +65,7 @@ class CropClassifier:
         """
         count = len(tracks)
         if not count:
-            return self._nobody
+            return self._no_scores
         if count > _MOST_BOUND:
             probs = self.probs(crop_faces(frame.luma, tracks.xyxy, self._size))
         else:

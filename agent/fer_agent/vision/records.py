@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fer_agent.models.manifest import Manifest, ModelFile
+
 Luma: TypeAlias = NDArray[np.uint8]
 """Gray image, uint8 (H, W)."""
 
@@ -197,7 +199,7 @@ class Tracks:
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """Which model said so, and when it would rather not say.
+    """The model behind a score, and below which confidence it abstains.
 
     Attributes:
         name: the model's name.
@@ -209,6 +211,11 @@ class ModelIdentity:
     sha256: str
     abstain_below: float = 0.0
 
+    @classmethod
+    def of(cls, manifest: Manifest, file: ModelFile) -> ModelIdentity:
+        """Name one file of a model."""
+        return cls(manifest.name, file.sha256, manifest.calibration.abstain_below)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmotionScores:
@@ -217,13 +224,12 @@ class EmotionScores:
     Attributes:
         labels: the C class names in the model's output order, from its manifest.
         probs: float32 (N, C); rows sum to 1.
-        model: the model behind them; it may be another one from one frame to the next. None where
-            nobody asks.
+        model: the model behind them; it may be another one from one frame to the next.
     """
 
     labels: tuple[str, ...]
     probs: Float32Array
-    model: ModelIdentity | None = None
+    model: ModelIdentity
 
     def __post_init__(self) -> None:
         _expect(self.probs, "probs", _FLOAT32, len(self.probs), len(self.labels))
@@ -255,7 +261,7 @@ class EmotionEvent:
         xyxy: float32 (4,), pixels, the last box seen.
         frame_size: width and height of the frame in pixels.
         started_ns: monotonic time of the track's first sight; never after `captured_ns`.
-        model: the model that saw that frame; None for the one that the publisher knows.
+        model: the model that saw that frame.
     """
 
     kind: EventKind
@@ -268,7 +274,7 @@ class EmotionEvent:
     xyxy: Float32Array
     frame_size: tuple[int, int]
     started_ns: int
-    model: ModelIdentity | None = None
+    model: ModelIdentity
 
     def __post_init__(self) -> None:
         _expect(self.probs, "probs", _FLOAT32, len(self.labels))

@@ -57,7 +57,7 @@ class _State:
     seen_ns: int
     xyxy: Float32Array
     frame_size: tuple[int, int]
-    model: ModelIdentity | None
+    model: ModelIdentity
     leading_since_ns: Int64Array | None = None
     weight: float = 0.0
     word: str = ""
@@ -91,15 +91,14 @@ class EmotionSmoother:
     `updated`, then one `ended`; a track that ends during its warm-up gives the two in one go.
 
     Args:
-        config: time constant, hysteresis and how often a steady track is told again.
-        abstain_below: confidence in [0, 1] below which the word is `uncertain`; None for the
-            threshold of whichever model made the scores.
+        config: time constant, hysteresis, how often a steady track is published again, and the
+            confidence below which the word is `uncertain`; None for the threshold of whichever
+            model made the scores.
     """
 
-    def __init__(self, config: SmootherConfig, *, abstain_below: float | None) -> None:
+    def __init__(self, config: SmootherConfig) -> None:
         self._config = config
-        self._fixed_threshold = abstain_below is not None
-        self._abstain_below = 0.0 if abstain_below is None else abstain_below
+        self._abstain_below = config.abstain_below or 0.0
         self._states: dict[int, _State] = {}
         self._last_ns: int | None = None
 
@@ -120,7 +119,7 @@ class EmotionSmoother:
         # comes back after a while out of sight is not judged by one frame alone.
         step_s = 0.0 if self._last_ns is None else max(0, captured_ns - self._last_ns) / 1e9
         self._last_ns = captured_ns
-        if scores.model is not None and not self._fixed_threshold:
+        if self._config.abstain_below is None:
             self._abstain_below = scores.model.abstain_below
         events = [event for track_id in tracks.ended for event in self._end(track_id)]
         if not len(tracks) and not events:

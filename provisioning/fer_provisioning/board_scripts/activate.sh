@@ -1,7 +1,7 @@
-# activate.sh RELEASE STAMP: switch to a release and prove it, or go back to the one before.
-# Healthy is: ready within a minute, and still the same process five seconds later.
+# activate.sh RELEASE STAMP: switch to a release and check its health, or go back to the one before.
+# Healthy means ready within a minute, and still the same process five seconds later.
 set -u
-# Going back is finished even when nobody listens any more: the connection may be cut.
+# Going back is finished even when the connection is cut.
 trap '' HUP PIPE
 release=$1 stamp=$2
 prefix=/opt/fer-agent

@@ -1,5 +1,5 @@
-# check_imports.sh RELEASE MODULE...: import each in a process of its own before it is trusted. A
-# wheel built for a newer processor dies here with an illegal instruction, and not in the service.
+# check_imports.sh RELEASE MODULE...: import each in a separate process before it is trusted. A wheel
+# built for a newer processor dies here with an illegal instruction, and not in the service.
 set -u
 export ORT_DISABLE_TELEMETRY=1
 release=$1

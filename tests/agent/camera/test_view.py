@@ -10,7 +10,7 @@ from scripted_source import ScriptedSource, Statuses
 from fer_agent.camera.threaded import ThreadedCamera
 from fer_agent.camera.view import OriginalCoordinates, View, ViewedCamera
 from fer_agent.config.model import CameraConfig
-from fer_agent.vision.records import EmotionEvent, EventKind, Frame, Gap
+from fer_agent.vision.records import EmotionEvent, EventKind, Frame, Gap, ModelIdentity
 
 if TYPE_CHECKING:
     from fer_agent.vision.records import Bgr, Float32Array
@@ -120,6 +120,7 @@ def test_events_speak_of_the_original_picture() -> None:
         xyxy=found(items[0].luma),
         frame_size=items[0].size,
         started_ns=1,
+        model=ModelIdentity("net", "0" * 64),
     )
     OriginalCoordinates(Listener(), camera, view).publish(event)
     assert told[0].xyxy.tolist() == list(BOX)

@@ -13,7 +13,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
-from fer_agent.assets.portraits import Scene
 from fer_agent.cli import app
 from fer_agent.config.model import (
     AgentConfig,
@@ -28,7 +27,7 @@ from fer_agent.config.model import (
 )
 from fer_agent.demo import run as demo
 from fer_agent.demo.run import DEVICE_ID, SCENE, Demo, DemoOptions, DemoSummary
-from fer_agent.demo.scene import TOUR_S
+from fer_agent.demo.scene import TOUR_S, Tour
 from fer_agent.errors import CameraError, ModelFileError, UsageError
 from fer_agent.models.store import file_sha256
 from fer_agent.watch.listener import LinkNews, Received, Watcher
@@ -226,7 +225,7 @@ def test_stop_ends_it_early_and_in_good_order(store: Path) -> None:
 
 
 def test_it_shows_a_given_clip_and_ends_with_it(store: Path, tmp_path: Path) -> None:
-    scene = Scene()
+    scene = Tour()
     for number in range(100, 112):
         cv2.imwrite(str(tmp_path / f"{number}.png"), scene.draw(number))
     config = settings(store, str(tmp_path))
@@ -242,7 +241,7 @@ def test_it_shows_a_given_clip_and_ends_with_it(store: Path, tmp_path: Path) -> 
 
 
 def test_seconds_also_end_a_given_source(store: Path, tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "one.png"), Scene().draw(100))
+    cv2.imwrite(str(tmp_path / "one.png"), Tour().draw(100))
     config = settings(store, str(tmp_path))
     looping = config.camera["main"].model_copy(update={"loop": True})
     config = config.model_copy(update={"camera": {"main": looping}})

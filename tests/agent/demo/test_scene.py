@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_agent.assets.portraits import COLLINS, HEIGHT, WIDTH, Scene
+from fer_agent.assets import portraits
+from fer_agent.assets.portraits import COLLINS, HEIGHT, WIDTH
 from fer_agent.config.model import DetectorConfig, TrackerConfig
 from fer_agent.demo import scene as demo_scene
-from fer_agent.demo.scene import FPS, TOUR_S, VISITS, SceneSource
+from fer_agent.demo.scene import FPS, TOUR_S, VISITS, SceneSource, Tour
 from fer_agent.detector.haar import HaarDetector
 from fer_agent.detector.yunet import YuNetDetector
 from fer_agent.errors import CameraError
@@ -35,11 +36,11 @@ STEPS = {"haar": 4, "yunet": 2}
 
 
 @pytest.fixture(scope="module")
-def scene() -> Scene:
-    return Scene()
+def scene() -> Tour:
+    return Tour()
 
 
-def frame(scene: Scene, number: int) -> Frame:
+def frame(scene: Tour, number: int) -> Frame:
     image = scene.draw(number)
     return Frame(
         luma=cv2.cvtColor(image, cv2.COLOR_BGR2GRAY),
@@ -49,11 +50,11 @@ def frame(scene: Scene, number: int) -> Frame:
     )
 
 
-def test_the_same_number_gives_the_same_picture(scene: Scene) -> None:
+def test_the_same_number_gives_the_same_picture(scene: Tour) -> None:
     picture = scene.draw(100)
 
     assert picture.shape == (HEIGHT, WIDTH, 3)
-    assert np.array_equal(picture, Scene().draw(100))
+    assert np.array_equal(picture, Tour().draw(100))
     assert not np.array_equal(picture, scene.draw(101))
     assert np.array_equal(picture, scene.draw(100 + len(TOUR)))
 
@@ -67,7 +68,7 @@ def test_faces_keep_their_size_and_their_distance() -> None:
             assert apart > poses[0].size_px / 2 + poses[1].size_px / 2
 
 
-def test_shoulders_reach_the_lower_edge(scene: Scene) -> None:
+def test_shoulders_reach_the_lower_edge(scene: Tour) -> None:
     for number in TOUR:
         for visit, pose in demo_scene.poses(number):
             picture = scene._pictures[visit.person.name]
@@ -75,20 +76,18 @@ def test_shoulders_reach_the_lower_edge(scene: Scene) -> None:
             assert pose.y + below * pose.size_px / visit.person.face_px >= HEIGHT
 
 
-def test_nobody_is_there_at_the_beginning_and_the_end(scene: Scene) -> None:
+def test_nobody_is_there_at_the_beginning_and_the_end(scene: Tour) -> None:
     for number in (0, TOUR[-1]):
         assert demo_scene.poses(number) == []
-        assert np.array_equal(scene.draw(number), scene._backdrop)
+        assert np.array_equal(scene.draw(number), scene.draw_people([]))
 
 
-def test_entrances_begin_outside_the_picture(scene: Scene) -> None:
+def test_entrances_begin_outside_the_picture(scene: Tour) -> None:
     for visit in VISITS:
         alone = [(visit, pose) for who, pose in demo_scene.poses(_first(visit)) if who is visit]
-        image = scene._backdrop.copy()
-        for _, pose in alone:
-            demo_scene._paste(image, scene._pictures[visit.person.name], visit.person, pose)
         assert alone
-        assert np.array_equal(image, scene._backdrop)
+        image = scene.draw_people([(visit.person, pose) for _, pose in alone])
+        assert np.array_equal(image, scene.draw_people([]))
 
 
 def _first(visit: demo_scene.Visit) -> int:
@@ -118,17 +117,17 @@ def test_an_unopened_source_says_so() -> None:
 
 
 def test_a_missing_portrait_is_a_camera_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_scene, "COLLINS", replace(COLLINS, file="nobody.webp"))
+    monkeypatch.setattr(portraits, "COLLINS", replace(COLLINS, file="nobody.webp"))
 
     with pytest.raises(CameraError, match=r"nobody\.webp") as caught:
-        Scene()
+        Tour()
 
     assert caught.value.remedy
 
 
 @pytest.mark.parametrize("backend", ["haar", "yunet"])
 def test_every_entrance_is_one_track(
-    backend: str, scene: Scene, request: pytest.FixtureRequest
+    backend: str, scene: Tour, request: pytest.FixtureRequest
 ) -> None:
     detector = make_detector(backend, request)
     tracker = IouTracker(TrackerConfig())
@@ -164,7 +163,7 @@ def make_detector(backend: str, request: pytest.FixtureRequest) -> FaceDetector:
 
 @pytest.mark.parametrize("backend", ["haar", "yunet"])
 def test_the_shipped_model_sees_the_astronaut_smile(
-    backend: str, scene: Scene, request: pytest.FixtureRequest
+    backend: str, scene: Tour, request: pytest.FixtureRequest
 ) -> None:
     name = "microexpnet-fer2013"
     if name not in model_names():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pytest
 
-from fer_agent.app import compose
+from fer_agent.app.networks import load_classifier
 from fer_agent.bench.crowd import CrowdSource
 from fer_agent.config.model import ClassifierConfig, DetectorConfig
 from fer_agent.detector.yunet import YuNetDetector
@@ -307,7 +307,8 @@ def test_only_the_newest_engines_are_kept(tmp_path: Path) -> None:
 OPEN = f"""\
 import sys
 from pathlib import Path
-from fer_agent import golden, model_store
+from fer_agent.inference import golden
+from fer_agent.models import store
 from fer_agent.inference.setting import Setting
 from fer_agent.inference.opening import open_model
 model = find_model({NAME!r})
@@ -441,9 +442,7 @@ def test_onnx_runtime_serves_while_the_engine_is_built(
 ) -> None:
     caplog.set_level(logging.INFO)
     told: list[str] = []
-    opener = Opener(tmp_path / "store")
-    session = opener.model(model, TRT)
-    opener.serve(told.append)
+    session = Opener(tmp_path / "store", on_runtime=told.append).model(model, TRT)
     assert isinstance(session, StandbySession)
     plain = OnnxSession(model.verified_file())
     assert np.array_equal(session.run(crops(2))["logits"], plain.run(crops(2))["logits"])
@@ -451,9 +450,6 @@ def test_onnx_runtime_serves_while_the_engine_is_built(
     assert isinstance(session._current, TensorRtSession)
     assert np.allclose(session.run(crops(2))["logits"], plain.run(crops(2))["logits"], atol=1e-4)
     assert f"the engine of {NAME} is built to 50 %" in caplog.text
-    late: list[str] = []
-    opener.serve(late.append)
-    assert late == ["tensorrt"]
 
 
 def test_onnx_runtime_goes_on_when_the_build_dies(
@@ -521,12 +517,12 @@ def test_the_agent_runs_its_model_on_the_runtime_of_its_configuration(
     gpu: Any, model: StoredModel, tmp_path: Path
 ) -> None:
     config = ClassifierConfig(runtime="tensorrt", precision="fp16")
-    ready = compose._classifier(config, Opener(tmp_path, wait=True), model)
+    ready = load_classifier(config, Opener(tmp_path, wait=True), model)
     # TensorRT 10.3 makes FP16 of the FP32 file.
     assert ready.info.sha256 == model.manifest.file("fp32").sha256
     del ready
     gpu.set(version="11.4.0")
-    ready = compose._classifier(config, Opener(tmp_path, wait=True), model)
+    ready = load_classifier(config, Opener(tmp_path, wait=True), model)
     assert ready.info.sha256 == model.manifest.file("fp16").sha256
 
 
@@ -537,7 +533,7 @@ def test_a_runtime_of_the_configuration_that_is_not_here_is_a_wrong_configuratio
     if "tensorrt" in available.available():
         pytest.skip("this machine has TensorRT")
     with pytest.raises(ConfigError, match=r"classifier.runtime: .* only: onnx") as caught:
-        compose._classifier(ClassifierConfig(runtime="tensorrt"), Opener(tmp_path), model)
+        load_classifier(ClassifierConfig(runtime="tensorrt"), Opener(tmp_path), model)
     assert "auto" in caught.value.remedy
     with pytest.raises(ConfigError, match=r"detector.runtime: "):
         Opener(tmp_path).detector(tmp_path, runtime="tensorrt", threads=1, long_side=320)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fer_agent.app import compose
+from fer_agent.app.networks import load_classifier
 from fer_agent.config.model import ClassifierConfig
 from fer_agent.errors import (
     ModelContractError,
@@ -253,7 +253,7 @@ def test_what_the_configuration_names_counts_more_than_the_record(model: StoredM
 
 def test_the_agent_loads_the_chosen_file(model: StoredModel) -> None:
     store = recorded(model, INT8)
-    ready = compose._classifier(ClassifierConfig(), Opener(store), model)
+    ready = load_classifier(ClassifierConfig(), Opener(store), model)
     assert ready.info.precision == "int8"
     assert ready.info.sha256 == model.manifest.file("int8").sha256
 
@@ -261,8 +261,9 @@ def test_the_agent_loads_the_chosen_file(model: StoredModel) -> None:
 def running(model: StoredModel, config: ClassifierConfig, told: list[Ready]) -> ModelWatch:
     """Watch a model as a running agent does."""
     store = model.folder.parent
-    watch = ModelWatch(store, NAME, partial(compose._classifier, config, Opener(store)))
-    watch.serve(lambda: (0, 0), told.append)
+    load = partial(load_classifier, config, Opener(store))
+    watch = ModelWatch(store, NAME, load, on_change=told.append)
+    told.clear()  # of the first version
     return watch
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from syncing_device import NAME, make_files
 
-from fer_agent.mqtt.payloads import Updates
 from fer_agent.updates import report
 from fer_agent.updates.activation import journal, state
 from fer_agent.updates.activation.journal import Build, Entry, Phase
@@ -20,6 +19,8 @@ from fer_agent.updates.report import Failure, ModelReport, SyncReport
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fer_agent.mqtt.payloads import Updates
+
 NOW = datetime(2027, 3, 1, tzinfo=timezone.utc)
 
 
@@ -29,12 +30,6 @@ class Notes:
     def __init__(self) -> None:
         self.updates: list[Updates] = []
         self.alerts: dict[str, str] = {}
-
-    def update_info(self, **changes: object) -> None:
-        told = changes.pop("updates")
-        assert isinstance(told, Updates)
-        assert not changes
-        self.updates.append(told)
 
     def raise_alert(self, alert_id: str, text: str) -> None:
         self.alerts[alert_id] = text
@@ -50,7 +45,7 @@ def board() -> Notes:
 
 @pytest.fixture
 def news(tmp_path: Path, board: Notes) -> UpdateNews:
-    return UpdateNews(tmp_path, NAME, board)
+    return UpdateNews(tmp_path, NAME, board, board.updates.append)
 
 
 def lay(store: Path, version: str) -> Build:

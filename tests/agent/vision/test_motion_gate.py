@@ -321,7 +321,7 @@ def story(
         detector=detector,
         tracker=IouTracker(TrackerConfig()),
         classifier=classifier,
-        smoother=EmotionSmoother(SmootherConfig(update_s=1.0), abstain_below=None),
+        smoother=EmotionSmoother(SmootherConfig(update_s=1.0)),
         publisher=out,
     ).run()
     return [(event.kind.value, event.track_id, event.emotion) for event in out.events]

@@ -13,7 +13,15 @@ from fer_agent.config.model import SmootherConfig, TrackerConfig
 from fer_agent.errors import CameraError, InferenceError, UsageError
 from fer_agent.vision.pipeline import Pipeline
 from fer_agent.vision.recorder import Record, RecordingClassifier
-from fer_agent.vision.records import CameraStats, EmotionScores, EventKind, Faces, Frame, Gap
+from fer_agent.vision.records import (
+    CameraStats,
+    EmotionScores,
+    EventKind,
+    Faces,
+    Frame,
+    Gap,
+    ModelIdentity,
+)
 from fer_agent.vision.smoother import EmotionSmoother
 from fer_agent.vision.timing import (
     STAGES,
@@ -31,6 +39,7 @@ if TYPE_CHECKING:
 
     from fer_agent.vision.records import EmotionEvent, Tracks
 
+MODEL = ModelIdentity("net", "0" * 64)
 FRAME_NS = 50_000_000
 SESSION = "018f0000-0000-7000-8000-000000000000"
 
@@ -97,7 +106,7 @@ class OneFace:
 class AlwaysHappy:
     def classify(self, _frame: Frame, tracks: Tracks) -> EmotionScores:
         probs = np.tile(np.array([0.9, 0.1], np.float32), (len(tracks), 1))
-        return EmotionScores(labels=("happy", "sad"), probs=probs)
+        return EmotionScores(labels=("happy", "sad"), probs=probs, model=MODEL)
 
 
 class Broken:
@@ -122,7 +131,7 @@ def pipeline(camera: ListCamera | TimedCamera | FirstFrames, out: Collector) -> 
         detector=OneFace(),
         tracker=IouTracker(TrackerConfig()),
         classifier=AlwaysHappy(),
-        smoother=EmotionSmoother(SmootherConfig(), abstain_below=0.3),
+        smoother=EmotionSmoother(SmootherConfig(abstain_below=0.3)),
         publisher=out,
     )
 
@@ -271,7 +280,7 @@ def test_agent_raises_what_broke_a_pipeline_and_stops_the_others() -> None:
         detector=OneFace(),
         tracker=IouTracker(TrackerConfig()),
         classifier=Broken(),
-        smoother=EmotionSmoother(SmootherConfig(), abstain_below=0.3),
+        smoother=EmotionSmoother(SmootherConfig(abstain_below=0.3)),
         publisher=out,
     )
     with pytest.raises(InferenceError, match="the network failed"):

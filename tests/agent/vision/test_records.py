@@ -3,7 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fer_agent.vision.records import EmotionEvent, EmotionScores, EventKind, Faces, Frame, Tracks
+from fer_agent.vision.records import (
+    EmotionEvent,
+    EmotionScores,
+    EventKind,
+    Faces,
+    Frame,
+    ModelIdentity,
+    Tracks,
+)
+
+MODEL = ModelIdentity("net", "0" * 64)
 
 
 def event(*, started_ns: int = 0, captured_ns: int = 2_500_000_000) -> EmotionEvent:
@@ -18,6 +28,7 @@ def event(*, started_ns: int = 0, captured_ns: int = 2_500_000_000) -> EmotionEv
         xyxy=np.array([0, 0, 10, 10], np.float32),
         frame_size=(64, 48),
         started_ns=started_ns,
+        model=MODEL,
     )
 
 
@@ -86,7 +97,11 @@ def test_tracks_refuse_ids_of_another_type() -> None:
 
 def test_scores_refuse_more_columns_than_labels() -> None:
     with pytest.raises(ValueError, match="probs must be float32"):
-        EmotionScores(labels=("happy", "sad"), probs=np.zeros((1, 3), np.float32))
+        EmotionScores(
+            labels=("happy", "sad"),
+            probs=np.zeros((1, 3), np.float32),
+            model=MODEL,
+        )
 
 
 def test_duration_runs_from_the_first_sight_to_the_event() -> None:

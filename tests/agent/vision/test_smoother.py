@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fer_agent.config.model import SmootherConfig
-from fer_agent.vision.records import EmotionEvent, EmotionScores, EventKind, Tracks
+from fer_agent.vision.records import EmotionEvent, EmotionScores, EventKind, ModelIdentity, Tracks
 from fer_agent.vision.smoother import WARM_UP_S, EmotionSmoother
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     Score = Callable[[float], tuple[float, ...]]
 
+MODEL = ModelIdentity("net", "0" * 64)
 LABELS = ("angry", "happy", "neutral")
 ANGRY, HAPPY, NEUTRAL = (0.8, 0.1, 0.1), (0.1, 0.8, 0.1), (0.1, 0.1, 0.8)
 UNSURE = (0.36, 0.34, 0.30)
@@ -30,7 +31,9 @@ def seconds(captured_ns: int) -> float:
 
 
 def make_smoother(abstain_below: float = 0.4, **settings: float) -> EmotionSmoother:
-    return EmotionSmoother(SmootherConfig.model_validate(settings), abstain_below=abstain_below)
+    return EmotionSmoother(
+        SmootherConfig.model_validate(settings | {"abstain_below": abstain_below})
+    )
 
 
 def make_tracks(*track_ids: int, ended: tuple[int, ...] = (), left: float = 10.0) -> Tracks:
@@ -46,7 +49,7 @@ def make_tracks(*track_ids: int, ended: tuple[int, ...] = (), left: float = 10.0
 
 
 def make_scores(*rows: tuple[float, ...], labels: tuple[str, ...] = LABELS) -> EmotionScores:
-    return EmotionScores(labels, np.array(rows, np.float32).reshape(len(rows), len(labels)))
+    return EmotionScores(labels, np.array(rows, np.float32).reshape(len(rows), len(labels)), MODEL)
 
 
 def play(

@@ -1,4 +1,4 @@
-"""A publisher's desk, a real web server that serves its folder, and devices that trust it.
+"""A publisher's machine, a real web server that serves its folder, and devices that trust it.
 
 `sys.path`: importlib mode leaves it alone.
 """
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from publishing_desk import Device, Publisher, new_device
+from publishing_machines import Device, Publisher, new_device
 from tiny_models import entry, write_graph, write_model
 
 
 @pytest.fixture(scope="session")
 def built() -> Any:
-    """The commands, made once: Typer makes them anew at each call, which takes most of a call."""
+    """The commands, made once: Typer makes them again at each call, which takes most of a call."""
     return get_command(app)
 
 
@@ -43,7 +43,7 @@ def _quick(built: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def desk(
+def new_publisher(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Publisher:
     """A publisher without a repository yet."""
@@ -52,10 +52,10 @@ def desk(
 
 
 @pytest.fixture
-def publisher(desk: Publisher) -> Publisher:
+def publisher(new_publisher: Publisher) -> Publisher:
     """A publisher with an empty repository and one key a role."""
-    desk.must("init")
-    return desk
+    new_publisher.must("init")
+    return new_publisher
 
 
 class _Quiet(SimpleHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""A change carried between machines until enough keys have signed it."""
+"""A pending change that goes between machines until enough keys have signed it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from publishing_desk import Publisher, new_device
+from publishing_machines import Publisher, new_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def other(desk: Publisher) -> Publisher:
-    """A second machine with a key of its own, whose password is another."""
-    machine = Publisher(desk.folder.parent / "other", desk.capsys, desk.monkeypatch)
+def other(new_publisher: Publisher) -> Publisher:
+    """A second machine with a separate key and another password."""
+    machine = Publisher(
+        new_publisher.folder.parent / "other", new_publisher.capsys, new_publisher.monkeypatch
+    )
     machine.password.write_text("another machine, another password")
     made = machine.call(
         "key", "root-bert", "--keys", machine.keys, "--password-file", machine.password
@@ -34,46 +36,52 @@ def sign(machine: Publisher, pending: Path, *words: object) -> tuple[int, str]:
     return done.code, done.out + done.err
 
 
-def start(desk: Publisher, other: Publisher) -> None:
+def start(new_publisher: Publisher, other: Publisher) -> None:
     """A repository whose root needs a key of either machine."""
-    pending = desk.folder.parent / "start"
-    desk.must(
+    pending = new_publisher.folder.parent / "start"
+    new_publisher.must(
         "init", "--public-key", f"root={other.keys / 'root-bert.pub.pem'}", "--threshold", "root=2",
         "--out", pending,
     )  # fmt: skip
     code, said = sign(other, pending)
     assert code == 0, said
     assert "root: 2 of 2 must sign: root-bert (" in said
-    desk.must("apply", pending, keys=desk.online)
+    new_publisher.must("apply", pending, keys=new_publisher.online)
 
 
 def test_a_repository_starts_with_root_keys_on_two_machines(
-    desk: Publisher, other: Publisher, serve: Callable[[Path], str], tiny: Path, tmp_path: Path
+    new_publisher: Publisher,
+    other: Publisher,
+    serve: Callable[[Path], str],
+    tiny: Path,
+    tmp_path: Path,
 ) -> None:
-    start(desk, other)
-    desk.must("add", tiny)
+    start(new_publisher, other)
+    new_publisher.must("add", tiny)
 
-    device = new_device(desk, serve(desk.repository), tmp_path / "device")
+    device = new_device(new_publisher, serve(new_publisher.repository), tmp_path / "device")
 
     assert device.sync() == ["tiny 1.0.0"]
     assert not (other.folder / "repository").exists()
 
 
 def test_a_change_is_published_only_once_both_have_signed(
-    desk: Publisher, other: Publisher, tmp_path: Path
+    new_publisher: Publisher, other: Publisher, tmp_path: Path
 ) -> None:
-    start(desk, other)
+    start(new_publisher, other)
     pending = tmp_path / "pending"
-    desk.must("rotate", "targets", "--new", "targets-2", "--remove", "targets-1", "--out", pending)
-    early = desk.run("apply", pending, keys=desk.online)
+    new_publisher.must(
+        "rotate", "targets", "--new", "targets-2", "--remove", "targets-1", "--out", pending
+    )
+    early = new_publisher.run("apply", pending, keys=new_publisher.online)
     code, said = sign(other, pending)
 
     assert early.code == 76
     assert "root 2 needs 2 signatures by root keys, 1 missing; not here: root-bert" in early.err
     assert code == 0
     assert "is complete; next: `fer-train publish apply" in said
-    desk.must("apply", pending, keys=desk.online)
-    assert desk.versions == {"root": 2, "targets": 2, "snapshot": 2, "timestamp": 2}
+    new_publisher.must("apply", pending, keys=new_publisher.online)
+    assert new_publisher.versions == {"root": 2, "targets": 2, "snapshot": 2, "timestamp": 2}
 
 
 def test_models_are_signed_where_no_online_key_is(
@@ -95,14 +103,14 @@ def test_models_are_signed_where_no_online_key_is(
     assert publisher.models == ["tiny 1.0.0"]
 
 
-def test_whoever_signs_reads_the_metadata_and_not_a_description(
-    desk: Publisher, other: Publisher, tiny: Path, tmp_path: Path
+def test_a_signer_reads_the_metadata_and_not_a_description(
+    new_publisher: Publisher, other: Publisher, tiny: Path, tmp_path: Path
 ) -> None:
-    start(desk, other)
+    start(new_publisher, other)
     bert = other.keys / "root-bert.pub.pem"
     shutil.copy(bert, tmp_path / "targets-bert.pub.pem")
     pending = tmp_path / "pending"
-    desk.must("rotate", "root", "--new", "root-2", "--threshold", 1, "--out", pending)
+    new_publisher.must("rotate", "root", "--new", "root-2", "--threshold", 1, "--out", pending)
 
     code, said = sign(other, pending, "--dry-run")
 

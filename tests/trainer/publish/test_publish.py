@@ -1,17 +1,17 @@
-"""From a model's folder to a device, over HTTP, with python-tuf's own client."""
+"""Publication of model folders, and a device that reads them over HTTP with python-tuf's client."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
 
-from publishing_desk import new_device
+from publishing_machines import new_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from publishing_desk import Device, Publisher
+    from publishing_machines import Device, Publisher
 
 
 def test_a_device_verifies_and_fetches_what_was_published(
@@ -52,21 +52,21 @@ def test_versions_rise_by_one_and_old_metadata_stays(publisher: Publisher, tiny:
 
 
 def test_every_web_server_may_read_what_is_served_and_only_the_owner_the_keys(
-    desk: Publisher, tiny: Path
+    new_publisher: Publisher, tiny: Path
 ) -> None:
     import os
 
     before = os.umask(0o077)
     try:
-        desk.must("init")
-        desk.must("add", tiny)
+        new_publisher.must("init")
+        new_publisher.must("add", tiny)
     finally:
         os.umask(before)
 
-    for path in desk.repository.rglob("*"):
+    for path in new_publisher.repository.rglob("*"):
         if ".publish" not in path.parts:
             assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
-    private = [path for path in desk.keys.rglob("*.pem") if ".pub." not in path.name]
+    private = [path for path in new_publisher.keys.rglob("*.pem") if ".pub." not in path.name]
     assert len(private) == 4
     assert {path.stat().st_mode & 0o777 for path in private} == {0o600}
 
@@ -111,11 +111,11 @@ def test_a_dry_run_says_the_same_and_writes_nothing(publisher: Publisher, tiny: 
     assert publisher.files() == before
 
 
-def test_a_dry_run_of_init_makes_neither_keys_nor_a_folder(desk: Publisher) -> None:
-    said = desk.must("init", "--root-keys", 2, "--threshold", "root=2", "--dry-run").out
+def test_a_dry_run_of_init_makes_neither_keys_nor_a_folder(new_publisher: Publisher) -> None:
+    said = new_publisher.must("init", "--root-keys", 2, "--threshold", "root=2", "--dry-run").out
 
     assert "root: 2 of 2 must sign: root-1 (" in said
-    assert [path.name for path in desk.folder.iterdir()] == ["password"]
+    assert [path.name for path in new_publisher.folder.iterdir()] == ["password"]
 
 
 def test_publishing_the_same_again_changes_nothing(publisher: Publisher, tiny: Path) -> None:
@@ -149,17 +149,17 @@ def test_delete_removes_the_files_of_retired_versions_only(
     assert device.fetch("tiny/1.1.0/model.onnx") == (tiny_next / "model.onnx").read_bytes()
 
 
-def test_expiry_settings_travel_with_the_repository(desk: Publisher) -> None:
-    desk.must("init", "--expires", "timestamp=2", "--expires", "root=90")
-    first = desk.status()["roles"]
-    desk.must("refresh", keys=desk.online)
-    desk.must("rotate", "root", "--expires", "timestamp=3")
+def test_expiry_settings_travel_with_the_repository(new_publisher: Publisher) -> None:
+    new_publisher.must("init", "--expires", "timestamp=2", "--expires", "root=90")
+    first = new_publisher.status()["roles"]
+    new_publisher.must("refresh", keys=new_publisher.online)
+    new_publisher.must("rotate", "root", "--expires", "timestamp=3")
 
     assert {role: one["days"] for role, one in first.items()} == {
         "root": 90, "targets": 180, "snapshot": 30, "timestamp": 2,
     }  # fmt: skip
-    assert desk.status()["roles"]["timestamp"]["days"] == 3
-    assert desk.status()["roles"]["root"]["days"] == 90
+    assert new_publisher.status()["roles"]["timestamp"]["days"] == 3
+    assert new_publisher.status()["roles"]["root"]["days"] == 90
 
 
 def test_the_shipped_model_can_be_published(

@@ -1,4 +1,4 @@
-"""Signatures that run out, and the timer that renews them with the online keys alone."""
+"""Expiry of signatures, and the timer that renews them with the online keys alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tuf.api.exceptions import ExpiredMetadataError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from publishing_desk import Device, Publisher
+    from publishing_machines import Device, Publisher
 
 
 def test_refresh_needs_no_offline_key_and_no_password(
@@ -105,7 +105,9 @@ def test_online_roles_are_not_named_with_also(publisher: Publisher) -> None:
 
 
 @pytest.mark.parametrize("setting", ["timestamp", "timestamp=x", "timestamp=0", "clock=3"])
-def test_expiry_settings_that_mean_nothing_are_refused(desk: Publisher, setting: str) -> None:
-    done = desk.run("init", "--expires", setting)
+def test_expiry_settings_that_mean_nothing_are_refused(
+    new_publisher: Publisher, setting: str
+) -> None:
+    done = new_publisher.run("init", "--expires", setting)
     assert done.code == 2
-    assert not desk.keys.exists()
+    assert not new_publisher.keys.exists()

@@ -1,4 +1,4 @@
-"""Keys that come and go: devices follow, and what old keys sign afterwards counts for nothing."""
+"""Rotation of keys, which devices follow, and later signatures of old keys, which they refuse."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from publishing_desk import PASSWORD
+from publishing_machines import PASSWORD
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata
 
@@ -16,11 +16,11 @@ from fer_trainer.publish.passwords import PasswordSource
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from publishing_desk import Device, Publisher
+    from publishing_machines import Device, Publisher
 
 
 def forge(publisher: Publisher, role: str, path: str, label: str) -> None:
-    """Sign a role's metadata again with one key, as whoever took that key could."""
+    """Sign a role's metadata again with one key, as a thief of that key could."""
     place = publisher.repository / path
     metadata = Metadata.from_bytes(place.read_bytes())
     metadata.signed.version += 1
@@ -63,35 +63,37 @@ def test_a_stolen_timestamp_key_is_worth_nothing_after_its_rotation(
         device.sync()
 
 
-def test_a_new_root_needs_the_old_and_the_new_threshold(desk: Publisher) -> None:
-    desk.must("init", "--root-keys", 2, "--threshold", "root=2")
-    drawer = desk.folder / "drawer"
+def test_a_new_root_needs_the_old_and_the_new_threshold(new_publisher: Publisher) -> None:
+    new_publisher.must("init", "--root-keys", 2, "--threshold", "root=2")
+    drawer = new_publisher.folder / "drawer"
     drawer.mkdir()
-    for path in desk.keys.glob("root-2.*"):
+    for path in new_publisher.keys.glob("root-2.*"):
         shutil.move(path, drawer)
 
-    refused = desk.run("rotate", "root", "--new", "root-3", "--remove", "root-2")
-    allowed = desk.run("rotate", "root", "--new", "root-3", "--remove", "root-2", "--keys", drawer)
+    refused = new_publisher.run("rotate", "root", "--new", "root-3", "--remove", "root-2")
+    allowed = new_publisher.run(
+        "rotate", "root", "--new", "root-3", "--remove", "root-2", "--keys", drawer
+    )
 
     assert refused.code == 76
     assert "needs 2 signatures by the root keys so far, 1 missing; not here: root-2" in refused.err
     assert allowed.code == 0
-    assert desk.versions["root"] == 2
+    assert new_publisher.versions["root"] == 2
 
 
 def test_a_lost_key_among_several_is_removed_without_it(
-    desk: Publisher, serve: object, tiny: Path
+    new_publisher: Publisher, serve: object, tiny: Path
 ) -> None:
-    desk.must("init", "--root-keys", 2, "--targets-keys", 2)
+    new_publisher.must("init", "--root-keys", 2, "--targets-keys", 2)
     for label in ("root-1", "targets-2"):
-        for path in desk.keys.glob(f"{label}.*"):
+        for path in new_publisher.keys.glob(f"{label}.*"):
             path.unlink()
 
-    desk.must("rotate", "root", "--remove", "root-1", "--new", "root-3")
-    desk.must("rotate", "targets", "--remove", "targets-2")
-    desk.must("add", tiny)
+    new_publisher.must("rotate", "root", "--remove", "root-1", "--new", "root-3")
+    new_publisher.must("rotate", "targets", "--remove", "targets-2")
+    new_publisher.must("add", tiny)
 
-    assert desk.models == ["tiny 1.0.0"]
+    assert new_publisher.models == ["tiny 1.0.0"]
 
 
 def test_a_raised_threshold_holds_from_then_on(

@@ -1,4 +1,4 @@
-"""Model folders of a few kilobytes that are whole: a graph, golden inputs, a manifest."""
+"""Whole model folders of a few kilobytes, with a graph, golden inputs and a manifest."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def entry(path: Path) -> dict[str, Any]:
 
 
 def write_graph(path: Path, seed: int) -> None:
-    """Write a linear classifier of 8x8 crops, with weights of its own."""
+    """Write a linear classifier of 8x8 crops, with the seed's weights."""
     weights = np.random.default_rng(seed).normal(size=(64, 7)).astype(np.float32) / 255.0
     graph = helper.make_graph(
         [

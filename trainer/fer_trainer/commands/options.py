@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they ask for: a recipe, labels, data."""
+"""Options that several commands share, and the recipe, labels and data made from them."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def changes_of(settings: list[str] | None, *, epochs: int, compiled: bool) -> di
 
 
 def labels_from(targets: str) -> DataSection:
-    """Say which labels are wanted, where no recipe does.
+    """Make the recipe's data section for a command without a recipe.
 
     Raises:
         RecipeError: there are no such targets.
@@ -103,7 +103,7 @@ def source_of(
     any_counts: bool,
     limit: int,
 ) -> Source:
-    """Put what the user says about the data together.
+    """Make the data's source from the options.
 
     Raises:
         DataError: `--kind` is unknown.
@@ -123,7 +123,7 @@ def source_of(
 
 
 def noise_of(recipe: Recipe) -> Source:
-    """The smoke recipe runs without data: on noise, written once beside the cache.
+    """Return the folder of noise that the smoke recipe uses without data, written once.
 
     Raises:
         UsageError: it is another recipe.

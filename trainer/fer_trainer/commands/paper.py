@@ -1,4 +1,4 @@
-"""`baselines`, `ablate`, `bench` and `report`: the paper's tables and figures."""
+"""The commands `baselines`, `ablate`, `bench` and `report`, for the paper's tables and figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fer-train publish`: a signed repository of models, for any static web server."""
+"""The commands of `fer-train publish`, which sign a repository of models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fer_trainer.commands.publishing import (
     YesOption,
     carry_out,
     finish,
-    open_desk,
+    open_staging,
     password_source,
     utc_now,
 )
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from securesystemslib.signer import SSlibKey
 
-    from fer_trainer.publish.changes import Change
-    from fer_trainer.publish.repository import Repository
+    from fer_trainer.publish.changes import MetadataChange
+    from fer_trainer.publish.repository import PublishedRepository
     from fer_trainer.publish.roles import RoleName
 
 app = typer.Typer(
@@ -106,8 +106,8 @@ def init(
         signers["timestamp"] = signers["timestamp"] or [maker.make("timestamp-1", online)]
         change = changes.begin(signers, roles.parse_thresholds(thresholds), expiry, utc_now())
         with ExitStack() as stack:
-            desk = open_desk(asked, stack)
-            after = finish(replace(asked, keys=maker.folders), desk, None, change, utc_now())
+            area = open_staging(asked, stack)
+            after = finish(replace(asked, keys=maker.folders), area, None, change, utc_now())
     if after is not None:
         typer.echo(
             f"devices trust this repository through {repository / 'metadata' / '1.root.json'}: "
@@ -221,7 +221,7 @@ def rotate(
     source = password_source(asked.passwords)
     with key_maker(keys, [] if secret or not new else [place], source, dry_run=dry_run) as maker:
 
-        def make(before: Repository, now: datetime) -> Change:
+        def make(before: PublishedRepository, now: datetime) -> MetadataChange:
             gone = tuple(
                 changes.key_named(before.root.signed, chosen, text) for text in remove or ()
             )
@@ -301,18 +301,18 @@ def sign(
     """Add the signatures of the keys that are here to a change made elsewhere."""
     from fer_trainer.commands.publishing import confirm, explain
     from fer_trainer.publish import keys as key_files
-    from fer_trainer.publish import pending as carried
+    from fer_trainer.publish import pending as pending_changes
     from fer_trainer.publish import repository as repositories
     from fer_trainer.publish import signing
     from fer_trainer.publish.errors import ThresholdError
 
-    change, base = carried.read(pending)
+    change, base = pending_changes.read(pending)
     before = repositories.read(repository) if repository is not None else None
     previous = before.root.signed if before else base.signed if base else None
     keyring = signing.Keyring(key_files.find(keys), password_source(password_files or ()))
-    chosen = signing.choices(change, previous, keyring.files)
+    chosen = signing.plans(change, previous, keyring.files)
     explain(change, before, chosen, utc_now())
-    if not any(choice.signers for choice in chosen.values()):
+    if not any(plan.signers for plan in chosen.values()):
         raise ThresholdError(
             "none of the keys here is among those that still have to sign",
             remedy="name the folder of one that is with --keys; a complete change is published "
@@ -323,8 +323,8 @@ def sign(
         return
     confirm(Asked(pending, keys, yes=yes))
     left = signing.sign(change, previous, keyring)
-    carried.update(pending, change)
-    missing = any(choice.missing for choice in left.values())
+    pending_changes.update(pending, change)
+    missing = any(plan.missing for plan in left.values())
     typer.echo(f"{pending} {'needs more signatures' if missing else 'is complete'}; next: "
                f"`fer-train publish {'sign' if missing else 'apply'} {pending}`")  # fmt: skip
 
@@ -340,17 +340,17 @@ def apply(
     yes: YesOption = False,
 ) -> None:
     """Publish a change that was signed elsewhere, with the online keys that are here."""
-    from fer_trainer.publish import pending as carried
+    from fer_trainer.publish import pending as pending_changes
     from fer_trainer.publish import repository as repositories
 
-    change, base = carried.read(pending)
+    change, base = pending_changes.read(pending)
     asked = Asked(repository, keys, password_files or (), None, dry_run, yes)
     if base is not None and not repositories.exists(repository):
         repositories.read(repository)
     with ExitStack() as stack:
-        desk = open_desk(asked, stack)
+        area = open_staging(asked, stack)
         before = repositories.read(repository) if base is not None else None
-        finish(asked, desk, before, change, utc_now())
+        finish(asked, area, before, change, utc_now())
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What the publishing commands share: options, questions at the terminal, the way of a change."""
+"""Options, prompts and the steps from a change to its publication, for the publishing commands."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fer_trainer.publish.passwords import VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from fer_trainer.publish.changes import Change
-    from fer_trainer.publish.laying import Desk
+    from fer_trainer.publish.changes import MetadataChange
     from fer_trainer.publish.passwords import PasswordSource
-    from fer_trainer.publish.repository import Repository
+    from fer_trainer.publish.repository import PublishedRepository
     from fer_trainer.publish.roles import RoleName
-    from fer_trainer.publish.signing import Choice
+    from fer_trainer.publish.signing import SigningPlan
+    from fer_trainer.publish.staging import StagingArea
 
 RepositoryOption = Annotated[
     Path, typer.Option("--repository", help="Folder that a web server serves.")
@@ -53,7 +53,7 @@ ExpiresOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What every command that signs is told.
+    """The options of every command that signs.
 
     Attributes:
         folder: the repository.
@@ -73,7 +73,7 @@ class Asked:
 
     @property
     def publishes(self) -> bool:
-        """Whether the repository's folder is written."""
+        """True when the repository's folder is written."""
         return not self.dry_run and self.out is None
 
 
@@ -82,19 +82,19 @@ def utc_now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def open_desk(asked: Asked, stack: ExitStack) -> Desk | None:
+def open_staging(asked: Asked, stack: ExitStack) -> StagingArea | None:
     """Lock the repository for a command that writes it; None for one that does not."""
-    from fer_trainer.publish import laying
+    from fer_trainer.publish import staging
 
-    return stack.enter_context(laying.desk(asked.folder)) if asked.publishes else None
+    return stack.enter_context(staging.open_area(asked.folder)) if asked.publishes else None
 
 
 def carry_out(
     asked: Asked,
-    make: Callable[[Repository, datetime], Change | None],
+    make: Callable[[PublishedRepository, datetime], MetadataChange | None],
     *,
     renews_root: bool = False,
-) -> Repository | None:
+) -> PublishedRepository | None:
     """Read the repository, make a change of it and bring it to its end.
 
     Args:
@@ -103,7 +103,7 @@ def carry_out(
         renews_root: whether the change ends an expired root.
 
     Returns:
-        What is published afterwards; None when nothing was written there.
+        The repository as published afterwards; None when nothing was written there.
 
     Raises:
         AgentError: as in `finish`; the repository does not verify or its root has expired.
@@ -111,11 +111,11 @@ def carry_out(
     from fer_trainer.publish import repository
 
     now = utc_now()
-    # Asked first: the desk makes the folder, and a wrong name must not leave one.
+    # Asked first: the staging area makes the folder, and a wrong name must not leave one.
     if not repository.exists(asked.folder):
         repository.read(asked.folder)
     with ExitStack() as stack:
-        desk = open_desk(asked, stack)
+        area = open_staging(asked, stack)
         before = repository.read(asked.folder)
         if not renews_root:
             before.require_valid_root(now)
@@ -123,13 +123,17 @@ def carry_out(
         if change is None:
             typer.echo("all of this is published already; nothing to do")
             return None
-        return finish(asked, desk, before, change, now)
+        return finish(asked, area, before, change, now)
 
 
 def finish(
-    asked: Asked, desk: Desk | None, before: Repository | None, change: Change, now: datetime
-) -> Repository | None:
-    """Say what a change signs, sign it, and publish it or write it for others to sign.
+    asked: Asked,
+    area: StagingArea | None,
+    before: PublishedRepository | None,
+    change: MetadataChange,
+    now: datetime,
+) -> PublishedRepository | None:
+    """Explain a change, sign it, and publish it or write it for others to sign.
 
     Raises:
         ThresholdError: too few keys are here.
@@ -142,7 +146,7 @@ def finish(
         publication.check_contents(before, change.contents)
     root = before.root.signed if before is not None else None
     keyring = signing.Keyring(keys.find(asked.keys), password_source(asked.passwords))
-    chosen = signing.choices(change, root, keyring.files)
+    chosen = signing.plans(change, root, keyring.files)
     explain(change, before, chosen, now)
     if asked.out is None:
         for role, metadata in change.parts:
@@ -160,17 +164,20 @@ def finish(
             "keys are, `fer-train publish apply` publishes it"
         )
         return None
-    if desk is None:
-        raise ValueError("publishing needs the desk")
-    after = publication.publish(desk, before, change, keyring, now)
-    stands = ", ".join(f"{role} {version}" for role, version in after.versions.items())
-    typer.echo(f"{asked.folder} now holds {stands}")
+    if area is None:
+        raise ValueError("publishing needs the staging area")
+    after = publication.publish(area, before, change, keyring, now)
+    versions = ", ".join(f"{role} {version}" for role, version in after.versions.items())
+    typer.echo(f"{asked.folder} now holds {versions}")
     remind(after, now)
     return after
 
 
 def explain(
-    change: Change, before: Repository | None, chosen: Mapping[RoleName, Choice], now: datetime
+    change: MetadataChange,
+    before: PublishedRepository | None,
+    chosen: Mapping[RoleName, SigningPlan],
+    now: datetime,
 ) -> None:
     """Print what a change signs, and with which of the keys that are here."""
     from fer_trainer.publish import summary
@@ -201,8 +208,8 @@ def password_source(files: Sequence[Path]) -> PasswordSource:
     return PasswordSource(files, ask if sys.stdin.isatty() and not files else None)
 
 
-def remind(after: Repository, now: datetime) -> None:
-    """Say on stderr what its owner must do soon."""
+def remind(after: PublishedRepository, now: datetime) -> None:
+    """Print the repository's faults and reminders on stderr."""
     from fer_trainer.publish import summary
 
     for line in (*summary.faults(after, now), *summary.reminders(after, now)):

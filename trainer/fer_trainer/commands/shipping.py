@@ -1,4 +1,4 @@
-"""`evaluate`, `export` and `quantize`: from a trained network to a model the agent runs."""
+"""The commands `evaluate`, `export` and `quantize`, from a trained network to a model folder."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Judge runs or models on a split that did not choose them; several give mean and deviation."""
-    from fer_trainer import evaluate as judge
+    from fer_trainer import evaluate as evaluation
     from fer_trainer.data.faceset import Split
     from fer_trainer.data.open import open_faces
     from fer_trainer.protocols import PROTOCOLS
@@ -63,10 +63,10 @@ def evaluate(
     source = source_of(data, kind, votes, label_map, any_counts=any_counts, limit=limit)
     found = []
     for path in paths:
-        subject = judge.open_subject(path)
+        subject = evaluation.open_subject(path)
         section = labels_from(targets) if targets else subject.data
         found.append(
-            judge.evaluate(
+            evaluation.evaluate(
                 subject,
                 open_faces(source, section),
                 split=Split.parse(split),
@@ -75,13 +75,13 @@ def evaluate(
             )
         )
     if as_json:
-        over = judge.over_seeds(found) if len(found) > 1 else None
+        over = evaluation.over_seeds(found) if len(found) > 1 else None
         print_json({"evaluations": [one.as_json() for one in found], "over_runs": over})
         return
     for one in found:
         print_figures(one)
     if len(found) > 1:
-        over = judge.over_seeds(found)
+        over = evaluation.over_seeds(found)
         print(f"over {over['runs']} runs: accuracy {over['accuracy_mean']:.4f} "
               f"± {over['accuracy_deviation']:.4f}")  # fmt: skip
 

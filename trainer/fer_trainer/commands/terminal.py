@@ -1,4 +1,4 @@
-"""What commands share of the terminal: trainings and tables as they go, figures, JSON."""
+"""Trainings, tables, figures and JSON as the commands print them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fer_trainer.evaluate import Evaluation
     from fer_trainer.loop import Listener
     from fer_trainer.recipe import Recipe
-    from fer_trainer.tables import Row
+    from fer_trainer.tables import TableRow
 
 
 def train_run(
@@ -41,8 +41,8 @@ def train_run(
     fabric = launch(recipe, threads=threads)
     teacher = open_teacher(faces, fabric.device, runs=teachers or [], targets=targets)
     make_folder(out)
-    with listeners.Bar(recipe.train.epochs) as bar:
-        heard: list[Listener] = [
+    with listeners.ProgressBar(recipe.train.epochs) as bar:
+        chosen: list[Listener] = [
             bar,
             listeners.JsonLines(out / "log.jsonl"),
             listeners.TensorBoard(out / "tb"),
@@ -54,7 +54,7 @@ def train_run(
             fabric,
             teacher=teacher,
             weights=weights,
-            listeners=heard,
+            listeners=chosen,
         )
     if fabric.is_global_zero:
         print(
@@ -80,7 +80,7 @@ def print_figures(one: Evaluation) -> None:
 
 def measure_rows(
     table: str,
-    rows: Sequence[Row],
+    rows: Sequence[TableRow],
     recipe: Recipe,
     source: Source,
     results: Path,
@@ -100,7 +100,7 @@ def measure_rows(
     from fer_trainer import grid
     from fer_trainer.data.open import open_faces
     from fer_trainer.fabric import launch
-    from fer_trainer.listeners import Bar
+    from fer_trainer.listeners import ProgressBar
     from fer_trainer.report.pages import markdown_table
     from fer_trainer.report.rows import tables
     from fer_trainer.results import Results
@@ -115,7 +115,7 @@ def measure_rows(
     fabric = launch(recipe, threads=threads)
     teaching = open_teacher(faces, fabric.device, runs=teachers or [], targets=targets)
     found = Results.open(results)
-    with Bar(recipe.train.epochs) as bar:
+    with ProgressBar(recipe.train.epochs) as bar:
         left_out = grid.Grid(
             table, recipe, faces, fabric, results.parent, found, teaching, [bar], bar.say
         ).run(chosen, numbers)

@@ -1,4 +1,4 @@
-"""`prepare`, `train`, `teacher` and `distill`: from a data set to a trained network."""
+"""The commands `prepare`, `train`, `teacher` and `distill`, from data to a trained network."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ def teacher(
     source = source_of(data, kind, votes, label_map, any_counts=any_counts, limit=limit)
     faces = train_run(chosen, source, out, weights=weights, threads=threads)
     from fer_trainer.fabric import best_device, is_first_process
+    from fer_trainer.network_teacher import open_networks
     from fer_trainer.targets import write_targets as write
-    from fer_trainer.teachers import open_networks
 
     if write_targets is None or not is_first_process():
         return

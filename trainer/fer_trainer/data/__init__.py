@@ -1,1 +1,1 @@
-"""Data sources: one file each; all end in a `FaceSet`."""
+"""Readers of the data sources, one module each; each gives a `FaceSet`."""

@@ -1,4 +1,4 @@
-"""AffectNet with 7 or 8 classes, in both layouts its authors published.
+"""Reader of AffectNet with 7 or 8 classes, in both layouts that its authors published.
 
 The reduced set has `train_set` and `val_set` with `images/<n>.jpg` and `annotations/<n>_exp.npy`;
 the full set has `training.csv` and `validation.csv` with face boxes. Its validation images are 500
@@ -18,7 +18,7 @@ import numpy as np
 from fer_trainer.data.csv_rows import csv_rows
 from fer_trainer.data.faceset import Split, UInt8Array
 from fer_trainer.data.images import decode_resized
-from fer_trainer.data.pictures import Picture, decode_pictures, held_out
+from fer_trainer.data.pictures import PictureFile, decode_pictures, held_out
 from fer_trainer.errors import DataError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _cropped(encoded: bytes, name: str, box: _Box) -> UInt8Array:
     return decode_resized(encoded, name, (rows, columns))
 
 
-def _from_annotations(path: Path) -> Iterator[tuple[Picture, None]]:
+def _from_annotations(path: Path) -> Iterator[tuple[PictureFile, None]]:
     for folder, official in (("train_set", Split.TRAIN), ("val_set", Split.TEST)):
         annotations = path / folder / "annotations"
         if not annotations.is_dir():
@@ -92,7 +92,10 @@ def _from_annotations(path: Path) -> Iterator[tuple[Picture, None]]:
             name = f"{folder}/{number}.jpg"
             split = official or held_out(name, valid=0.05)
             if label:
-                yield Picture(path / folder / "images" / f"{number}.jpg", name, label, split), None
+                yield (
+                    PictureFile(path / folder / "images" / f"{number}.jpg", name, label, split),
+                    None,
+                )
 
 
 def _read_label(file: Path) -> str:
@@ -102,7 +105,7 @@ def _read_label(file: Path) -> str:
         raise DataError(f"{file} is no NumPy file: {error}", remedy="copy it again") from error
 
 
-def _from_csv(path: Path) -> Iterator[tuple[Picture, _Box]]:
+def _from_csv(path: Path) -> Iterator[tuple[PictureFile, _Box]]:
     roots = [path, *(d for d in sorted(path.iterdir()) if d.is_dir())]
     for table, official in (("training.csv", Split.TRAIN), ("validation.csv", Split.TEST)):
         for number, row in csv_rows(path / table):
@@ -117,7 +120,7 @@ def _from_csv(path: Path) -> Iterator[tuple[Picture, _Box]]:
                 ) from error
             place = next((root / name for root in roots if (root / name).is_file()), path / name)
             if label:
-                yield Picture(place, name, label, official or held_out(name, valid=0.05)), box
+                yield PictureFile(place, name, label, official or held_out(name, valid=0.05)), box
 
 
 def _class(number: str, where: str) -> str:

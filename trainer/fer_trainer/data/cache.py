@@ -1,4 +1,4 @@
-"""The decoded-once cache: memory-mapped uint8 arrays in a folder named by the source's content."""
+"""Cache of decoded data, memory-mapped arrays in a folder named by the source's content."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FORMAT = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decoded:
-    """What a source gives before labels are mapped; N images.
+    """A source's images before labels are mapped; N images.
 
     Attributes:
         images: uint8 (N, 48, 48).
@@ -52,7 +52,7 @@ class Decoded:
 
 
 def folder() -> Path:
-    """Where decoded data lies: `$FER_CACHE`, else `fer-agent/data` in the user's cache folder."""
+    """Return the cache's folder: `$FER_CACHE`, else `fer-agent/data` in the user's cache folder."""
     chosen = os.environ.get("FER_CACHE")
     if chosen:
         return Path(chosen)

@@ -1,4 +1,4 @@
-"""CK+48: the last frames of CK+ as 48x48 gray class folders, split by person.
+"""Reader of CK+48, the last frames of CK+ as 48x48 gray class folders, split by person.
 
 Source: Lucey et al., The Extended Cohn-Kanade Dataset, CVPR Workshops 2010.
 """
@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from fer_trainer.data.images import decode_exact
-from fer_trainer.data.pictures import ENDINGS, Picture, decode_pictures, held_out
+from fer_trainer.data.pictures import ENDINGS, PictureFile, decode_pictures, held_out
 from fer_trainer.errors import DataError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def load(path: Path, *, check_counts: bool = True) -> tuple[Decoded, str]:
             )
         split = held_out(match[1], valid=0.1, test=0.1)
         name = f"{file.parent.name}/{file.name}"
-        pictures.append(Picture(file, name, file.parent.name, split))
+        pictures.append(PictureFile(file, name, file.parent.name, split))
     if check_counts and len(pictures) != OFFICIAL_COUNT:
         raise DataError(
             f"CK+48 has {OFFICIAL_COUNT} pictures, this copy has {len(pictures)}",

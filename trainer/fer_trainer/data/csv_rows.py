@@ -1,4 +1,4 @@
-"""Numbered rows of a CSV table, and one sentence for whatever is wrong with the file itself."""
+"""Numbered rows of a CSV table, and errors that name the row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pixel-identical images: across splits they flatter a figure, within one they may disagree."""
+"""Search for pixel-identical images across splits and within one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fer_trainer.data.faceset import BoolArray, FaceSet, Int64Array, Split
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """What a set holds twice.
+    """Counts of pixel-identical images in a set.
 
     Attributes:
-        in_training: by split name, images that also stand in training.
+        in_training: by split name, images that are also in training.
         conflicting_groups: groups of identical training images with more than one label.
     """
 
@@ -30,7 +30,7 @@ def _group_of(faces: FaceSet) -> Int64Array:
 
 
 def also_in_training(faces: FaceSet) -> BoolArray:
-    """Mark images outside training whose very pixels stand in training; bool (N,)."""
+    """Mark images outside training whose pixels are also in training; bool (N,)."""
     group = _group_of(faces)
     trained = faces.split == Split.TRAIN
     marked: BoolArray = np.isin(group, group[trained]) & ~trained

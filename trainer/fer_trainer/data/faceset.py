@@ -1,4 +1,4 @@
-"""The one record all data sources end in: 48x48 gray faces, target distributions and splits."""
+"""The record that all data sources give, 48x48 gray faces with target distributions and splits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BoolArray: TypeAlias = NDArray[np.bool_]
 
 
 class Split(IntEnum):
-    """What an image may be used for; FER2013 calls them Training, PublicTest and PrivateTest."""
+    """The uses of an image; FER2013 calls them Training, PublicTest and PrivateTest."""
 
     TRAIN = 0
     VALID = 1
@@ -44,7 +44,7 @@ class Split(IntEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceSet:
-    """Faces with what people said about them; N faces, C classes.
+    """Faces with the labels that people gave them; N faces, C classes.
 
     Attributes:
         name: the data set, for reports.
@@ -87,7 +87,7 @@ class FaceSet:
         return likeliest
 
     def where(self, split: Split) -> Int64Array:
-        """Indices of one split, int64, rising."""
+        """Return the indices of one split, int64, rising."""
         return np.flatnonzero(self.split == split).astype(np.int64)
 
     def take(self, indices: Sequence[int] | Int64Array | BoolArray) -> FaceSet:
@@ -110,7 +110,7 @@ class FaceSet:
         return self.only(Split.TRAIN)
 
     def training_sha256(self) -> str:
-        """Hash the training images, in order: what soft targets are about."""
+        """Hash the training images, in order; soft targets name the hash."""
         training = self.training()
         digest = hashlib.sha256(np.ascontiguousarray(training.images).tobytes())
         digest.update("\n".join(training.names).encode())

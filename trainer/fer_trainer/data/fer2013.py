@@ -1,4 +1,4 @@
-"""FER2013 in its three published forms: `fer2013.csv`, class folders, and an archive of those.
+"""Reader of FER2013 as `fer2013.csv`, as class folders, and as an archive of those.
 
 Source: Goodfellow et al., Challenges in representation learning, arXiv:1307.0414.
 """

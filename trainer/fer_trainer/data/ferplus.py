@@ -1,12 +1,12 @@
-"""FER+: ten people's votes for each FER2013 image, as targets.
+"""Targets from FER+, ten people's votes for each FER2013 image.
 
-What counts as an image's class when a figure is reported, over PrivateTest's 3,573 images that have
-votes: the class with the most votes of all ten columns. 28 images whose most votes are for
+Figures are reported over PrivateTest's 3,573 images that have votes. An image's class is the one
+with the most votes of all ten columns. 28 images whose most votes are for
 `unknown` or `not a face` alone are left out, which leaves 3,545. In 151 of those several emotions
 share the most votes, and the first in the table's order counts (`labels.TABLE_ORDER`); in 25 an
 emotion shares them with `unknown`, and the emotion counts. Both is what `argmax` over the published
-table gives. The authors' own code (microsoft/FERPlus, src/train.py) judges fewer and easier images,
-here the kind `majority`: 3,152.
+table gives. The authors' own code (microsoft/FERPlus, src/train.py) evaluates fewer and easier
+images, here the kind `majority`: 3,152.
 
 Source: Barsoum et al., Training Deep Networks for Facial Expression Recognition with Crowd-Sourced
 Label Distribution, arXiv:1608.01041; src/ferplus.py of microsoft/FERPlus at commit 06447e0.
@@ -35,7 +35,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 _ORDER = [tuple(word(c) for c in _COLUMNS).index(label) for label in BASIC_8]
-"""Where each of our eight classes stands among the columns."""
+"""The column of each of our eight classes."""
 
 _MIN_VOTES = 2
 """A class with a single vote is taken for a slip, as in the authors' code."""

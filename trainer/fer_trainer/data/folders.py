@@ -1,4 +1,4 @@
-"""Any folder of class folders, with or without split folders above them."""
+"""Reader of class folders, with or without split folders above them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fer_trainer.data.faceset import Split
 from fer_trainer.data.images import decode_resized
-from fer_trainer.data.pictures import ENDINGS, Picture, decode_pictures, held_out
+from fer_trainer.data.pictures import ENDINGS, PictureFile, decode_pictures, held_out
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ def load(path: Path) -> tuple[Decoded, str]:
         name = file.relative_to(path).as_posix()
         split = held_out(name, valid=_VALID_SHARE, test=0.0 if has_splits else _TEST_SHARE)
         if has_splits:
-            told = _SPLIT_FOLDERS[file.relative_to(path).parts[0].lower()]
-            split = split if told == Split.TRAIN and not has_valid else told
-        pictures.append(Picture(file, name, file.parent.name, split))
+            named = _SPLIT_FOLDERS[file.relative_to(path).parts[0].lower()]
+            split = split if named == Split.TRAIN and not has_valid else named
+        pictures.append(PictureFile(file, name, file.parent.name, split))
     return decode_pictures("folders", pictures, decode_resized)

@@ -1,4 +1,4 @@
-"""Encoded pictures to 48x48 gray arrays."""
+"""Decoders from encoded pictures to 48x48 gray arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data sets there are readers for."""
+"""The kinds of data sets that there are readers for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES: dict[Kind, str] = {
     "ck48": "CK+48",
     "folders": "class folders",
 }
-"""As reports and manifests call them."""
+"""Names in reports and manifests."""
 
 
 def parse_kind(text: str) -> Kind:

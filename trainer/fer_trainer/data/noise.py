@@ -1,4 +1,4 @@
-"""Faces of noise: class folders for trials where no data set is at hand."""
+"""Class folders of noise, for trials without a data set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NAME = "noise"
-"""As reports call it."""
+"""Name in reports."""
 
 _PER_CLASS = {"train": 8, "valid": 4, "test": 4}
 
@@ -23,7 +23,7 @@ _PER_CLASS = {"train": 8, "valid": 4, "test": 4}
 def noise_folder() -> Path:
     """Write the folder `<split>/<class>/<n>.png` into the cache; what is there stays.
 
-    Every class has a brightness of its own, so that there is something to learn.
+    Every class has its own brightness, so that there is something to learn.
     """
     root = cache.folder() / "noise"
     generator = np.random.default_rng(0)

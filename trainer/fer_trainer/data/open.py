@@ -1,4 +1,4 @@
-"""Any source, by path and kind, to a `FaceSet`: the door that all commands use."""
+"""Opening of any data source, by path and kind, as a `FaceSet`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What the user says about the data.
+    """The user's options about the data.
 
     Attributes:
         path: file or folder.
@@ -72,7 +72,7 @@ def open_faces(source: Source, section: DataSection) -> FaceSet:
 
 
 def recognise(path: Path) -> Kind:
-    """Tell which data set lies at a path from its files' names."""
+    """Recognise the data set at a path by its files' names."""
     if path.is_file():
         return "fer2013"
     if (path / "training.csv").is_file() or (path / "train_set").is_dir():
@@ -86,7 +86,7 @@ def recognise(path: Path) -> Kind:
 
 
 def is_affectnet(source: Source) -> bool:
-    """Tell whether the data is AffectNet, whose rows stand apart from FER2013's."""
+    """Return whether the data is AffectNet, whose rows are separate from FER2013's."""
     return (source.kind or recognise(source.path)).startswith("affectnet")
 
 

@@ -1,4 +1,4 @@
-"""Sources that are folders of picture files: list first, check, then decode through the cache."""
+"""Decoding of listed picture files through the cache, and their split by hash."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class PictureFile:
     """One listed file.
 
     Attributes:
@@ -42,10 +42,10 @@ class Picture:
 
 
 def held_out(key: str, *, valid: float, test: float = 0.0) -> Split:
-    """Assign a name, or a person, to a split for ever: by its hash, whatever else is in the set.
+    """Assign a name, or a person, to a split by its hash, whatever else is in the set.
 
     Args:
-        key: file name, or subject so that nobody is in two splits.
+        key: file name, or subject so that no person is in two splits.
         valid: share for validation.
         test: share for the test.
     """
@@ -55,7 +55,9 @@ def held_out(key: str, *, valid: float, test: float = 0.0) -> Split:
     return Split.VALID if place < test + valid else Split.TRAIN
 
 
-def decode_pictures(kind: str, pictures: Sequence[Picture], decode: Decode) -> tuple[Decoded, str]:
+def decode_pictures(
+    kind: str, pictures: Sequence[PictureFile], decode: Decode
+) -> tuple[Decoded, str]:
     """Decode listed files, once.
 
     Args:
@@ -82,7 +84,7 @@ def decode_pictures(kind: str, pictures: Sequence[Picture], decode: Decode) -> t
     return cached(key, lambda: _decode_all(pictures, decode))
 
 
-def _decode_all(pictures: Sequence[Picture], decode: Decode) -> Decoded:
+def _decode_all(pictures: Sequence[PictureFile], decode: Decode) -> Decoded:
     images, broken = [], []
     for picture in pictures:
         try:

@@ -1,4 +1,4 @@
-"""RAF-DB's basic emotions: `list_patition_label.txt` (so spelt by its authors) and aligned faces.
+"""Reader of RAF-DB's basic emotions, aligned faces and `list_patition_label.txt` (its spelling).
 
 Source: Li et al., Reliable Crowdsourcing and Deep Locality-Preserving Learning, CVPR 2017.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fer_trainer.data.faceset import Split
 from fer_trainer.data.images import decode_resized
-from fer_trainer.data.pictures import Picture, decode_pictures, held_out
+from fer_trainer.data.pictures import PictureFile, decode_pictures, held_out
 from fer_trainer.errors import DataError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def load(path: Path, *, check_counts: bool = True) -> tuple[Decoded, str]:
         file = places.get(f"{stem}_aligned.jpg") or places.get(name)
         if file is None:
             raise DataError(f"the listed picture {name} is not there", remedy="unpack `aligned`")
-        pictures.append(Picture(file, name, label, split))
+        pictures.append(PictureFile(file, name, label, split))
     for official, count in OFFICIAL_COUNTS.items():
         if check_counts and counts[official] != count:
             raise DataError(

@@ -1,1 +1,1 @@
-"""Networks: the student in one file, everything else in the zoo."""
+"""The networks, the student's and the teachers', and their weights."""

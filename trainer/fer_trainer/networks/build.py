@@ -1,4 +1,4 @@
-"""A recipe's network section to a network that takes plain gray pixels."""
+"""Construction of the network that a recipe names, for plain gray pixels."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _without_weights(section: NetworkSection, classes: int) -> GrayNetwork:
 def _body(
     section: NetworkSection, classes: int
 ) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
-    """Make the network itself; its channel means and deviations with it."""
+    """Make the network itself, with its channel means and deviations."""
     if section.name == "student":
         student = Student(
             classes,

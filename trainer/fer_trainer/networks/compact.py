@@ -1,4 +1,4 @@
-"""Networks made for 48x48 gray crops, which keep a map to the end.
+"""VGG and ResNet networks made for 48x48 gray crops.
 
 ImageNet's networks shrink 32-fold, which leaves a single point or four of such a crop.
 """

@@ -1,4 +1,4 @@
-"""MobileFace V2, a small face-identification network, as a body for expressions.
+"""MobileFace V2, a small face-identification network, with a head for expressions.
 
 Architecture and published weights: becauseofAI/MobileFace, MIT; 112x112 aligned faces, 99.65 % on
 LFW by its authors. Its inverted residuals follow MobileNetV2 (Sandler et al., arXiv:1801.04381).

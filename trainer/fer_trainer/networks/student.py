@@ -1,11 +1,10 @@
-"""The student: MobileNetV3-Small on 48x48 gray, squeeze-and-excitation, a 256-unit head.
+"""The student network, MobileNetV3-Small for 48x48 gray with an SE block and a 256-unit head.
 
 The backbone is MobileNetV3-Small (Howard et al., arXiv:1905.02244, table 2) from torchvision's
-blocks; the SE block on its 576 channels follows Hu et al., arXiv:1709.01507. What the paper prints
-as parameters and what stands here: backbone 0.93 M (927,008 with three input channels; 926,720
-with one), SE 2*C*C/4 = 165,888 weights (166,608 with biases; the paper's breakdown says 0.12 M),
-head 149,511 for seven classes, together 1,242,839: the larger of the paper's two totals, 1.18 M
-and 1.24 M.
+blocks; the SE block on its 576 channels follows Hu et al., arXiv:1709.01507. Parameters in the
+paper and here: backbone 0.93 M (927,008 with three input channels; 926,720 with one),
+SE 2*C*C/4 = 165,888 weights (166,608 with biases; the paper's breakdown says 0.12 M), head 149,511
+for seven classes, together 1,242,839: the larger of the paper's two totals, 1.18 M and 1.24 M.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Weights from files: VGGFace2's published pickle, read without running it, and other runs."""
+"""Loading of weights from VGGFace2's published pickle, without running it, and from other runs."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def load_run(network: nn.Module, path: Path, name: str) -> None:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Knows how to make arrays and dictionaries, and nothing else: no code in the file runs."""
+    """Unpickler that makes arrays and dictionaries only, so that no code in the file runs."""
 
     _ALLOWED = {  # noqa: RUF012  # a constant table, never written
         ("collections", "OrderedDict"): collections.OrderedDict,

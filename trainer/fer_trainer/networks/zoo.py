@@ -1,4 +1,4 @@
-"""The rows of Table 1 and the teacher: torchvision's networks, fed with gray 48x48 crops."""
+"""Torchvision's networks for gray 48x48 crops, the rows of Table 1 and the teacher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a publication changes: new metadata out of the old, not yet signed. Pure.
+"""Changes of a repository, new unsigned metadata made from the old without input or output.
 
 Only root and targets are changed by people; snapshot and timestamp follow from them
 (`online`). A version number is always one more than the last.
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
     from securesystemslib.signer import Key
 
-    from fer_trainer.publish.releases import Content, Release
-    from fer_trainer.publish.repository import Repository
+    from fer_trainer.publish.releases import CheckedRelease, Content
+    from fer_trainer.publish.repository import PublishedRepository
 
 _Offline = TypeVar("_Offline", Root, Targets)
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class MetadataChange:
     """New metadata of the offline roles, and the files that it names for the first time.
 
     Attributes:
@@ -59,7 +59,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """Which keys a role gets and loses.
+    """The keys that a role gets and loses.
 
     Attributes:
         role: whose keys.
@@ -79,7 +79,7 @@ def begin(
     thresholds: Mapping[RoleName, int],
     expiry: Expiry,
     now: datetime,
-) -> Change:
+) -> MetadataChange:
     """Start a repository: the first root and an empty list of models.
 
     Raises:
@@ -94,10 +94,12 @@ def begin(
         root.roles[role].threshold = thresholds[role]
         _check_role(root, role)
     targets = Targets(expires=expiry.after("targets", now))
-    return Change("start a repository", Metadata(root), Metadata(targets))
+    return MetadataChange("start a repository", Metadata(root), Metadata(targets))
 
 
-def add(repository: Repository, releases: Sequence[Release], now: datetime) -> Change | None:
+def add(
+    repository: PublishedRepository, releases: Sequence[CheckedRelease], now: datetime
+) -> MetadataChange | None:
     """Add versions of models; None when all of them are published already, just so.
 
     Raises:
@@ -115,10 +117,12 @@ def add(repository: Repository, releases: Sequence[Release], now: datetime) -> C
         return None
     names = ", ".join(f"{release.name} {release.version}" for release in fresh)
     contents = tuple(content for release in fresh for content in release.contents)
-    return Change(f"add {names}", targets=Metadata(targets), contents=contents)
+    return MetadataChange(f"add {names}", targets=Metadata(targets), contents=contents)
 
 
-def retire(repository: Repository, name: str, version: str, now: datetime) -> Change:
+def retire(
+    repository: PublishedRepository, name: str, version: str, now: datetime
+) -> MetadataChange:
     """Take a version of a model off the list.
 
     Raises:
@@ -131,12 +135,12 @@ def retire(repository: Repository, name: str, version: str, now: datetime) -> Ch
         raise UsageError(f"{name} {version} is not published", remedy=f"name one that is: {have}")
     for path in gone:
         del targets.targets[path]
-    return Change(f"retire {name} {version}", targets=Metadata(targets))
+    return MetadataChange(f"retire {name} {version}", targets=Metadata(targets))
 
 
 def rotate(
-    repository: Repository, rotation: Rotation, now: datetime, expiry: Expiry | None = None
-) -> Change:
+    repository: PublishedRepository, rotation: Rotation, now: datetime, expiry: Expiry | None = None
+) -> MetadataChange:
     """Change which keys a role has, and how many must sign; optionally how long signatures last.
 
     The list of models is signed again whenever its keys change, for devices refuse it otherwise.
@@ -164,23 +168,25 @@ def rotate(
     if rotation.role == "targets":
         targets = Metadata(_next(repository.targets.signed, "targets", repository, now))
         targets.signed.expires = settings.after("targets", now)
-    return Change(f"change the keys of {rotation.role}", Metadata(root), targets)
+    return MetadataChange(f"change the keys of {rotation.role}", Metadata(root), targets)
 
 
-def renew(repository: Repository, roles: Sequence[RoleName], now: datetime) -> Change:
+def renew(
+    repository: PublishedRepository, roles: Sequence[RoleName], now: datetime
+) -> MetadataChange:
     """Sign root or targets again as they are, to be valid for longer."""
     root = targets = None
     if "root" in roles:
         root = Metadata(_next(repository.root.signed, "root", repository, now))
     if "targets" in roles:
         targets = Metadata(_next(repository.targets.signed, "targets", repository, now))
-    return Change(f"renew {', '.join(roles) or 'timestamp'}", root, targets)
+    return MetadataChange(f"renew {', '.join(roles) or 'timestamp'}", root, targets)
 
 
 def online(
-    repository: Repository | None, change: Change, root: Root, now: datetime
+    repository: PublishedRepository | None, change: MetadataChange, root: Root, now: datetime
 ) -> tuple[Metadata[Snapshot] | None, Metadata[Timestamp]]:
-    """Work out what follows from a change: a new snapshot where there must be one, and timestamp.
+    """Make the timestamp, and where it is needed the snapshot, that follow from a change.
 
     Args:
         repository: what is published; None for a new repository.
@@ -210,16 +216,16 @@ def online(
 
 
 def online_roles(
-    repository: Repository | None, change: Change, root: Root, now: datetime
+    repository: PublishedRepository | None, change: MetadataChange, root: Root, now: datetime
 ) -> tuple[RoleName, ...]:
-    """Say which of the online roles sign when a change is published."""
+    """Return the online roles that sign when a change is published."""
     if repository is None or _needs_snapshot(repository, change, root, now):
         return ("snapshot", "timestamp")
     return ("timestamp",)
 
 
 def with_snapshot(timestamp: Metadata[Timestamp], snapshot: Metadata[Snapshot]) -> None:
-    """Let a timestamp name a snapshot, which is signed already."""
+    """Set the snapshot, signed already, that a timestamp names."""
     timestamp.signed.snapshot_meta = _meta(snapshot)
 
 
@@ -245,7 +251,9 @@ def key_named(root: Root, role: RoleName, text: str) -> str:
     return fitting[0].keyid
 
 
-def _next(signed: _Offline, role: RoleName, repository: Repository, now: datetime) -> _Offline:
+def _next(
+    signed: _Offline, role: RoleName, repository: PublishedRepository, now: datetime
+) -> _Offline:
     fresh = copy.deepcopy(signed)
     fresh.version += 1
     fresh.expires = repository.expiry.after(role, now)
@@ -268,8 +276,8 @@ def _check_role(root: Root, role: RoleName) -> None:
             )
 
 
-def _is_published(repository: Repository, release: Release) -> bool:
-    """Tell whether just this is published.
+def _is_published(repository: PublishedRepository, release: CheckedRelease) -> bool:
+    """Return whether exactly this is published.
 
     Raises:
         PublishedError: the version is, or was, published with other content.
@@ -292,7 +300,9 @@ def _is_published(repository: Repository, release: Release) -> bool:
     return bool(have)
 
 
-def _needs_snapshot(repository: Repository, change: Change, root: Root, now: datetime) -> bool:
+def _needs_snapshot(
+    repository: PublishedRepository, change: MetadataChange, root: Root, now: datetime
+) -> bool:
     old = repository.snapshot.signed
     return (
         change.targets is not None

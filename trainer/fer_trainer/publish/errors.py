@@ -1,4 +1,4 @@
-"""Publishing's leaves on the agent's error tree.
+"""The error classes of publishing, below the agent's.
 
 AgentError
 ├── FindingsError            1
@@ -16,7 +16,7 @@ from fer_agent.errors import CredentialsError, FindingsError, VerificationError
 
 
 class PublishedError(FindingsError):
-    """What is to be published is there already, and is something else."""
+    """A version is published already with other content."""
 
 
 class RepositoryError(VerificationError):

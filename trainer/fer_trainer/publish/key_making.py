@@ -1,4 +1,4 @@
-"""New keys for a change: in their folders to stay, or for a dry run where they vanish with it."""
+"""Making of new keys for a change, in a temporary folder for a dry run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class KeyMaker:
-    """Makes key pairs, and says where all keys are then.
+    """Makes key pairs; its folders hold all keys, the new ones included.
 
     Attributes:
         folders: where private keys are looked for, the new ones included.
@@ -48,7 +48,7 @@ class KeyMaker:
 def key_maker(
     folders: Sequence[Path], new: Sequence[Path], passwords: Passwords, *, dry_run: bool
 ) -> Iterator[KeyMaker]:
-    """Give what makes keys.
+    """Open a maker of keys.
 
     Args:
         folders: where the keys are that exist.

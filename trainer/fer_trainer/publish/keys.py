@@ -1,4 +1,4 @@
-"""Key pairs as files: a private key in PEM (PKCS #8), its public half beside it.
+"""Key pairs as files, a private key in PEM (PKCS #8) and its public half.
 
 `NAME.pem` is the private key, encrypted where it stays offline; `NAME.pub.pem` is the public one,
 which may go anywhere. The name is a label for people; trust hangs on the key's id alone.
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from securesystemslib.signer import Key
 
     class Passwords(Protocol):
-        """Where passwords come from."""
+        """A source of passwords."""
 
         def candidates(self, label: str) -> Iterable[bytes]:
-            """Yield what the key of that label may be encrypted with, the likeliest first."""
+            """Yield passwords that the key of that label may have, the likeliest first."""
 
         def fresh(self, label: str) -> bytes:
             """Return a password for a new key.
@@ -65,7 +65,7 @@ class KeyFile:
 
     @property
     def label(self) -> str:
-        """The file's name without its ending."""
+        """The key's label, the file's name without its ending."""
         return self.path.name.removesuffix(_PRIVATE)
 
 
@@ -105,7 +105,7 @@ def generate(folder: Path, label: str, passwords: Passwords | None) -> SSlibKey:
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     make_folder(folder)
-    # The public half first: a private key alone would be one that nobody can name.
+    # The public half first: a private key alone could not be named.
     _write(folder / (label + _PUBLIC), public, 0o644)
     _write(private_path, private, 0o600)
     return read_public(folder / (label + _PUBLIC))

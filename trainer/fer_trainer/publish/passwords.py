@@ -1,4 +1,4 @@
-"""Where the passwords of offline keys come from: files, or a person at the terminal."""
+"""Passwords of offline keys, from files or from a person at the terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VARIABLE: Final = "FER_PUBLISH_PASSWORD_FILE"
-"""Names a file that holds the password, for machines where nobody can be asked."""
+"""Names a file that holds the password, for machines without a person at the terminal."""
 
 LEAST_PASSWORD_BYTES: Final = 12
 """PKCS #8 as OpenSSL and `cryptography` write it stretches a password by 2,048 rounds of PBKDF2
@@ -28,18 +28,18 @@ class PasswordSource:
 
     Attributes:
         files: each holds one password, in its first line.
-        ask: asks a person for the password of a key, a new one twice; None where nobody is there.
+        ask: asks a person for the password of a key, a new one twice; None without a person.
     """
 
     files: Sequence[Path]
     ask: Callable[[str, bool], str] | None
 
     def candidates(self, label: str) -> Iterator[bytes]:
-        """Yield what a key may be encrypted with.
+        """Yield passwords that a key may be encrypted with.
 
         Raises:
             KeyFileError: a password's file cannot be read.
-            UsageError: there is no file, and nobody to ask.
+            UsageError: there is neither a file nor a person to ask.
         """
         yield from (_read(file) for file in self.files)
         if self.ask is None:

@@ -1,8 +1,8 @@
-"""A change on its way between machines: partly signed metadata and its files in a folder.
+"""A pending change, stored in a folder until enough keys have signed it.
 
 `targets.json` and `root.json` are what will be published; `base.root.json` is the root before, and
-says which keys must sign. Whoever adds a signature reads the metadata itself, never a description
-that came with it; and the repository verifies everything when the change is applied.
+says which keys must sign. A signer reads the metadata itself, never a description that came with
+it; and the repository verifies everything when the change is applied.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 
 from fer_agent.errors import UsageError
 from fer_trainer.files import write_bytes, write_whole
-from fer_trainer.publish.changes import Change
+from fer_trainer.publish.changes import MetadataChange
 from fer_trainer.publish.errors import RepositoryError
 from fer_trainer.publish.releases import Content
 from fer_trainer.publish.repository import parse_metadata
@@ -28,7 +28,7 @@ _BASE: Final = "base.root.json"
 _CONTENT: Final = "content"
 
 
-def write(folder: Path, change: Change, base: Metadata[Root] | None) -> None:
+def write(folder: Path, change: MetadataChange, base: Metadata[Root] | None) -> None:
     """Write a change into a new folder.
 
     Raises:
@@ -50,7 +50,7 @@ def _copy(source: Path, file: BinaryIO) -> None:
         shutil.copyfileobj(reading, file)
 
 
-def update(folder: Path, change: Change) -> None:
+def update(folder: Path, change: MetadataChange) -> None:
     """Write a change's metadata again, with the signatures that it has now.
 
     Raises:
@@ -60,7 +60,7 @@ def update(folder: Path, change: Change) -> None:
         write_bytes(folder / f"{role}.json", metadata.to_bytes())
 
 
-def read(folder: Path) -> tuple[Change, Metadata[Root] | None]:
+def read(folder: Path) -> tuple[MetadataChange, Metadata[Root] | None]:
     """Read a change and the root before it.
 
     Raises:
@@ -81,7 +81,7 @@ def read(folder: Path) -> tuple[Change, Metadata[Root] | None]:
         for place in (folder / _CONTENT / target.path,)
         if place.is_file()
     )
-    return Change("apply a change made elsewhere", root, targets, contents), base
+    return MetadataChange("apply a change made elsewhere", root, targets, contents), base
 
 
 def _metadata(path: Path, kind: type) -> Metadata | None:  # type: ignore[type-arg]

@@ -1,4 +1,4 @@
-"""From a signed change to the served folder: everything is checked before anything is written."""
+"""Publication of a signed change into the served folder, after all checks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from fer_agent.errors import ModelFileError
 from fer_agent.updates.catalog import TARGETS_FOLDER
 from fer_trainer.errors import StorageError
-from fer_trainer.publish import changes, repository, signing, watermark
+from fer_trainer.publish import changes, last_published, repository, signing
 from fer_trainer.publish.errors import PublishedError, RepositoryError, ThresholdError
 from fer_trainer.publish.repository import content_path, metadata_path
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Timestamp
 
-    from fer_trainer.publish.changes import Change
-    from fer_trainer.publish.laying import Desk
+    from fer_trainer.publish.changes import MetadataChange
     from fer_trainer.publish.releases import Content
-    from fer_trainer.publish.repository import Repository
+    from fer_trainer.publish.repository import PublishedRepository
     from fer_trainer.publish.roles import RoleName
-    from fer_trainer.publish.signing import Choice, Keyring
+    from fer_trainer.publish.signing import Keyring, SigningPlan
+    from fer_trainer.publish.staging import StagingArea
 
 logger = logging.getLogger(__name__)
 
@@ -33,23 +33,23 @@ TARGETS_LIMIT_BYTES: Final = 5_000_000
 
 
 def publish(
-    desk: Desk,
-    before: Repository | None,
-    change: Change,
+    area: StagingArea,
+    before: PublishedRepository | None,
+    change: MetadataChange,
     keyring: Keyring,
     now: datetime,
-) -> Repository:
+) -> PublishedRepository:
     """Publish a change that is signed, with snapshot and timestamp signed here.
 
     Args:
-        desk: of the repository's folder; its lock is held.
+        area: of the repository's folder; its lock is held.
         before: what it publishes now; None for a new repository.
         change: signed by as many keys as must sign.
         keyring: has the online keys.
         now: the time.
 
     Returns:
-        What is published afterwards, read back and verified.
+        The repository as published afterwards, read back and verified.
 
     Raises:
         ThresholdError: signatures are missing, on the change or for lack of online keys.
@@ -59,42 +59,42 @@ def publish(
         ModelFileError: a file is not what was signed of it.
         StorageError: the disk is full or refuses a file.
     """
-    root = _check_change(desk.folder, before, change, now)
+    root = _check_change(area.folder, before, change, now)
     snapshot, timestamp = _sign_online(before, change, root, keyring, now)
     for content in change.contents:
-        desk.copy(
+        area.copy(
             content_path(content.target),
             content.source,
             sha256=content.target.hashes["sha256"],
             size_bytes=content.target.length,
         )
     for role, metadata in change.parts:
-        desk.put(metadata_path(role, metadata.signed.version), metadata.to_bytes())
+        area.put(metadata_path(role, metadata.signed.version), metadata.to_bytes())
     if snapshot is not None:
-        desk.put(metadata_path("snapshot", snapshot.signed.version), snapshot.to_bytes())
-    desk.put(repository.TIMESTAMP, timestamp.to_bytes())
-    desk.publish()
-    after = repository.read(desk.folder)
-    watermark.remember(after, keyring)
+        area.put(metadata_path("snapshot", snapshot.signed.version), snapshot.to_bytes())
+    area.put(repository.TIMESTAMP, timestamp.to_bytes())
+    area.publish()
+    after = repository.read(area.folder)
+    last_published.remember(after, keyring)
     return after
 
 
 def require_online_keys(
-    before: Repository | None, change: Change, keyring: Keyring, now: datetime
+    before: PublishedRepository | None, change: MetadataChange, keyring: Keyring, now: datetime
 ) -> None:
-    """Refuse early, before anybody is asked for a password, when online keys are not here.
+    """Refuse early, before a password is asked for, when online keys are not here.
 
     Raises:
         ThresholdError: they are not.
         RepositoryError: the folder is older than what they have published.
     """
     root = change.root.signed if change.root is not None else _root_of(before)
-    watermark.check(before, root, keyring)
+    last_published.check(before, root, keyring)
     for role in changes.online_roles(before, change, root, now):
-        _online_choice(root, role, keyring)
+        _online_plan(root, role, keyring)
 
 
-def check_contents(before: Repository, contents: tuple[Content, ...]) -> None:
+def check_contents(before: PublishedRepository, contents: tuple[Content, ...]) -> None:
     """Refuse files that were published, as something else, in a version since retired.
 
     Raises:
@@ -115,7 +115,7 @@ def check_contents(before: Repository, contents: tuple[Content, ...]) -> None:
             )
 
 
-def delete_retired(after: Repository) -> list[str]:
+def delete_retired(after: PublishedRepository) -> list[str]:
     """Delete files of models that are on the list no more; returns their paths in the folder.
 
     Raises:
@@ -138,7 +138,9 @@ def delete_retired(after: Repository) -> list[str]:
     return [str(path.relative_to(after.folder)) for path in gone]
 
 
-def _check_change(folder: Path, before: Repository | None, change: Change, now: datetime) -> Root:
+def _check_change(
+    folder: Path, before: PublishedRepository | None, change: MetadataChange, now: datetime
+) -> Root:
     """Verify a change as devices will; returns the root that holds after it."""
     previous = before.root.signed if before is not None else None
     if before is None and repository.exists(folder):
@@ -147,11 +149,11 @@ def _check_change(folder: Path, before: Repository | None, change: Change, now: 
             remedy="add to it with `fer-train publish add`, or name an empty folder",
         )
     for role, metadata in change.parts:
-        stands = before.versions[role] if before is not None else 0
-        if metadata.signed.version != stands + 1:
+        current = before.versions[role] if before is not None else 0
+        if metadata.signed.version != current + 1:
             raise RepositoryError(
                 f"the change is for {role} {metadata.signed.version - 1}, "
-                f"{folder} stands at {stands}",
+                f"{folder} stands at {current}",
                 remedy="make the change again from what is published now",
             )
         if metadata.signed.is_expired(now):
@@ -159,15 +161,15 @@ def _check_change(folder: Path, before: Repository | None, change: Change, now: 
                 f"the new {role} has expired on {metadata.signed.expires:%F}",
                 remedy="make the change again",
             )
-    for role, choice in signing.choices(change, previous, ()).items():
-        choice.require_complete(f"{role} {dict(change.parts)[role].signed.version}")
+    for role, plan in signing.plans(change, previous, ()).items():
+        plan.require_complete(f"{role} {dict(change.parts)[role].signed.version}")
     root = change.root.signed if change.root is not None else _root_of(before)
     _check_targets(folder, change)
     return root
 
 
-def _check_targets(folder: Path, change: Change) -> None:
-    """Every file on the new list must be published already or come with the change."""
+def _check_targets(folder: Path, change: MetadataChange) -> None:
+    """Refuse a list with a file that is neither published already nor part of the change."""
     if change.targets is None:
         return
     size_bytes = len(change.targets.to_bytes())
@@ -206,16 +208,20 @@ def _check_content(content: Content, target: TargetFile) -> None:
 
 
 def _sign_online(
-    before: Repository | None, change: Change, root: Root, keyring: Keyring, now: datetime
+    before: PublishedRepository | None,
+    change: MetadataChange,
+    root: Root,
+    keyring: Keyring,
+    now: datetime,
 ) -> tuple[Metadata[Snapshot] | None, Metadata[Timestamp]]:
     """Sign what follows from a change; all keys are opened before anything is signed."""
-    watermark.check(before, root, keyring)
+    last_published.check(before, root, keyring)
     chosen = {
-        role: _online_choice(root, role, keyring)
+        role: _online_plan(root, role, keyring)
         for role in changes.online_roles(before, change, root, now)
     }
-    for choice in chosen.values():
-        for key in choice.signers:
+    for plan in chosen.values():
+        for key in plan.signers:
             keyring.signer(key.keyid)
     snapshot, timestamp = changes.online(before, change, root, now)
     if snapshot is not None:
@@ -225,20 +231,20 @@ def _sign_online(
     return snapshot, timestamp
 
 
-def _online_choice(root: Root, role: RoleName, keyring: Keyring) -> Choice:
-    choice = signing.choose(signing.needs_of(role, root, None), keyring.files)
+def _online_plan(root: Root, role: RoleName, keyring: Keyring) -> SigningPlan:
+    plan = signing.choose(signing.needs_of(role, root, None), keyring.files)
     try:
-        choice.require_complete(role)
+        plan.require_complete(role)
     except ThresholdError as error:
         raise ThresholdError(
             str(error),
             remedy="name the folder of the online keys with --keys; or write the change to a "
             "folder with --out and use `fer-train publish apply` where the online keys are",
         ) from error
-    return choice
+    return plan
 
 
-def _root_of(before: Repository | None) -> Root:
+def _root_of(before: PublishedRepository | None) -> Root:
     if before is None:
         raise RepositoryError(
             "there is no repository yet", remedy="start one with `fer-train publish init`"

@@ -1,4 +1,4 @@
-"""A model's folder, checked the way a device will check it before it is signed."""
+"""Check of a model's folder before it is signed, as devices will check it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class CheckedRelease:
     """A version of a model that is fit to be published.
 
     Attributes:
@@ -53,7 +53,7 @@ class Release:
     contents: tuple[Content, ...]
 
 
-def check(folder: Path, *, minimum_agent_version: str = FIRST_AGENT) -> Release:
+def check(folder: Path, *, minimum_agent_version: str = FIRST_AGENT) -> CheckedRelease:
     """Verify a model's folder: its manifest, every file's hash, its answers to golden inputs.
 
     Args:
@@ -81,7 +81,7 @@ def check(folder: Path, *, minimum_agent_version: str = FIRST_AGENT) -> Release:
             remedy="export the model under another name or version",
         ) from error
     contents = tuple(_content(folder / file, custom) for file, custom in customs.items())
-    return Release(manifest.name, manifest.version, contents)
+    return CheckedRelease(manifest.name, manifest.version, contents)
 
 
 def _run(folder: Path, manifest: Manifest | DetectorManifest) -> None:

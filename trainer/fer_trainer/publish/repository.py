@@ -1,4 +1,4 @@
-"""A repository's folder as it stands: read and verified the way a device verifies it."""
+"""Reading of a repository's folder, verified as a device verifies it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
 from fer_agent.updates.catalog import METADATA_FOLDER, TARGETS_FOLDER
-from fer_trainer.publish import laying
+from fer_trainer.publish import staging
 from fer_trainer.publish.errors import RepositoryError
 from fer_trainer.publish.roles import DEFAULT_DAYS, EXPIRY_FIELD, ROLES, Expiry, RoleName
 
@@ -29,11 +29,11 @@ _REMEDY = "publish from a whole copy of the folder; `fer-train publish init` sta
 
 
 @dataclass(frozen=True, slots=True)
-class Repository:
-    """What is published, verified from the root's keys down to the list of models.
+class PublishedRepository:
+    """The content of a repository, verified from the root's keys down to the list of models.
 
     Attributes:
-        folder: what a web server serves; `metadata/` and `targets/` lie in it.
+        folder: what a web server serves; `metadata/` and `targets/` are in it.
         root: the newest root, signed by the one before it.
         targets: the list of models that `snapshot` names.
         snapshot: the one that `timestamp` names.
@@ -63,7 +63,7 @@ class Repository:
 
     @property
     def expiry(self) -> Expiry:
-        """For how many days each role signs."""
+        """The number of days that each role's signatures are valid."""
         return expiry_of(self.root.signed)
 
     def require_valid_root(self, now: datetime) -> None:
@@ -89,12 +89,12 @@ class Repository:
 
 
 def metadata_path(role: RoleName, version: int) -> str:
-    """Return where metadata lies, relative to the repository's folder (consistent snapshots)."""
+    """Return the path of metadata, relative to the repository's folder (consistent snapshots)."""
     return TIMESTAMP if role == "timestamp" else f"{METADATA_FOLDER}/{version}.{role}.json"
 
 
 def content_path(target: TargetFile) -> str:
-    """Return where a target's content lies, relative to the repository's folder."""
+    """Return the path of a target's content, relative to the repository's folder."""
     return f"{TARGETS_FOLDER}/{target.get_prefixed_paths()[0]}"
 
 
@@ -106,19 +106,19 @@ def expiry_of(root: Root) -> Expiry:
 
 
 def exists(folder: Path) -> bool:
-    """Tell whether a folder holds a repository, whole or not."""
-    return any((folder / METADATA_FOLDER).glob("*.json")) or laying.is_unfinished(folder)
+    """Return whether a folder holds a repository, whole or not."""
+    return any((folder / METADATA_FOLDER).glob("*.json")) or staging.is_unfinished(folder)
 
 
-def read(folder: Path) -> Repository:
+def read(folder: Path) -> PublishedRepository:
     """Read what a folder publishes and verify every signature, version, length and hash.
 
-    Expiry is not judged: an expired repository can be renewed.
+    Expiry is not checked: an expired repository can be renewed.
 
     Raises:
         RepositoryError: it is no repository, or something in it does not verify.
     """
-    if laying.is_unfinished(folder):
+    if staging.is_unfinished(folder):
         raise RepositoryError(
             f"a publication into {folder} was cut short",
             remedy="finish it: `fer-train publish refresh` does, with the online keys",
@@ -139,15 +139,15 @@ def read(folder: Path) -> Repository:
         targets_meta.verify_length_and_hashes((folder / targets_path).read_bytes())
     except TufError as error:
         raise RepositoryError(f"{folder} does not verify: {error}", remedy=_REMEDY) from error
-    for role, said, is_in in (
+    for role, named, found in (
         ("snapshot", snapshot_meta.version, snapshot.signed.version),
         ("targets", targets_meta.version, targets.signed.version),
     ):
-        if said != is_in:
+        if named != found:
             raise RepositoryError(
-                f"{folder}: {said}.{role}.json holds version {is_in}", remedy=_REMEDY
+                f"{folder}: {named}.{role}.json holds version {found}", remedy=_REMEDY
             )
-    return Repository(folder, root, targets, snapshot, timestamp)
+    return PublishedRepository(folder, root, targets, snapshot, timestamp)
 
 
 def parse_metadata(path: Path) -> Metadata[Root] | Metadata[Targets]:

@@ -1,6 +1,6 @@
-"""The four roles of a repository: how many keys each has, and how long what it signs is valid.
+"""The four roles of a repository, their expiry and the number of keys that must sign.
 
-Source: The Update Framework specification 1.0, section 2.1; the names are its own.
+Source: The Update Framework specification 1.0, section 2.1, which has the names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ RoleName: TypeAlias = Literal["root", "targets", "snapshot", "timestamp"]
 
 ROLES: Final[tuple[RoleName, ...]] = get_args(RoleName)
 OFFLINE: Final[tuple[RoleName, ...]] = ("root", "targets")
-"""Their keys sign rarely and lie on no machine that is always on."""
+"""Roles whose keys sign rarely and are on no machine that is always on."""
 
 PURPOSE: Final[dict[RoleName, str]] = {
     "root": "says which keys are trusted",
@@ -39,7 +39,7 @@ EXPIRY_FIELD: Final = "x-fer-expiry-days"
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """For how many days each role's signatures are valid."""
+    """The days that each role's signatures are valid."""
 
     root: int = DEFAULT_DAYS["root"]
     targets: int = DEFAULT_DAYS["targets"]
@@ -47,7 +47,7 @@ class Expiry:
     timestamp: int = DEFAULT_DAYS["timestamp"]
 
     def __post_init__(self) -> None:
-        """Refuse what no device could accept.
+        """Refuse a number of days that no device could accept.
 
         Raises:
             UsageError: a number of days is not positive.
@@ -68,7 +68,7 @@ class Expiry:
         return now + timedelta(days=self.days(role))
 
     def is_due(self, role: RoleName, expires: datetime, now: datetime) -> bool:
-        """Tell whether less than half of a role's days are left."""
+        """Return whether less than half of a role's days are left."""
         return expires - now < timedelta(days=self.days(role)) / 2
 
     def as_json(self) -> dict[str, int]:

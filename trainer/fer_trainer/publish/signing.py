@@ -1,4 +1,4 @@
-"""Which keys sign what, and the signing: only as many keys are asked for as must sign."""
+"""Choice of the keys that sign a change, as few as must, and the signing."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner, Key
     from tuf.api.metadata import Metadata, Root
 
-    from fer_trainer.publish.changes import Change
+    from fer_trainer.publish.changes import MetadataChange
     from fer_trainer.publish.keys import KeyFile, Passwords
     from fer_trainer.publish.roles import RoleName
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """So many of these keys must sign.
+    """A number of signatures that are needed, and the keys that may give them.
 
     Attributes:
         by: whose keys they are, for people.
@@ -37,8 +37,8 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Who signs now, and what is still missing then.
+class SigningPlan:
+    """The keys that sign now, and the signatures that are missing afterwards.
 
     Attributes:
         signers: keys that are here and sign now.
@@ -83,7 +83,7 @@ class Keyring:
     _open: dict[str, CryptoSigner] = field(default_factory=dict)
 
     def signer(self, keyid: str) -> CryptoSigner:
-        """Return what signs with a key.
+        """Return the signer of a key.
 
         Raises:
             KeyFileError: the key cannot be read or decrypted.
@@ -94,7 +94,7 @@ class Keyring:
 
 
 def needs_of(role: RoleName, root: Root, previous: Root | None) -> tuple[Need, ...]:
-    """Say who must sign a role's metadata.
+    """Return the signatures that a role's metadata needs.
 
     Args:
         role: the role.
@@ -110,7 +110,7 @@ def needs_of(role: RoleName, root: Root, previous: Root | None) -> tuple[Need, .
     return (old, Need("the new root keys", own.keys, own.threshold))
 
 
-def choose(needs: Sequence[Need], here: Iterable[str], signed: Iterable[str] = ()) -> Choice:
+def choose(needs: Sequence[Need], here: Iterable[str], signed: Iterable[str] = ()) -> SigningPlan:
     """Choose as few keys as possible of those that are here.
 
     Args:
@@ -131,11 +131,13 @@ def choose(needs: Sequence[Need], here: Iterable[str], signed: Iterable[str] = (
                 have += 1
         if have < need.threshold:
             missing.append((need, need.threshold - have))
-    return Choice(tuple(chosen.values()), tuple(missing))
+    return SigningPlan(tuple(chosen.values()), tuple(missing))
 
 
-def choices(change: Change, previous: Root | None, here: Iterable[str]) -> dict[RoleName, Choice]:
-    """Choose who signs each part of a change; signatures that it has already count if valid."""
+def plans(
+    change: MetadataChange, previous: Root | None, here: Iterable[str]
+) -> dict[RoleName, SigningPlan]:
+    """Choose the keys that sign each part of a change; valid signatures that it has count."""
     available = set(here)
     return {
         role: choose(
@@ -147,15 +149,17 @@ def choices(change: Change, previous: Root | None, here: Iterable[str]) -> dict[
     }
 
 
-def sign(change: Change, previous: Root | None, keyring: Keyring) -> dict[RoleName, Choice]:
-    """Sign a change with the keys that are here; returns who did, and what is missing.
+def sign(
+    change: MetadataChange, previous: Root | None, keyring: Keyring
+) -> dict[RoleName, SigningPlan]:
+    """Sign a change with the keys that are here; returns each part's plan.
 
     Raises:
         KeyFileError: a key cannot be read or decrypted; nothing is signed then.
     """
-    chosen = choices(change, previous, keyring.files)
-    for choice in chosen.values():
-        for key in choice.signers:
+    chosen = plans(change, previous, keyring.files)
+    for plan in chosen.values():
+        for key in plan.signers:
             keyring.signer(key.keyid)
     for role, metadata in change.parts:
         for key in chosen[role].signers:
@@ -163,17 +167,17 @@ def sign(change: Change, previous: Root | None, keyring: Keyring) -> dict[RoleNa
     return chosen
 
 
-def sign_online(metadata: Metadata, choice: Choice, keyring: Keyring) -> None:  # type: ignore[type-arg]
+def sign_online(metadata: Metadata, plan: SigningPlan, keyring: Keyring) -> None:  # type: ignore[type-arg]
     """Sign snapshot or timestamp with the keys chosen.
 
     Raises:
         KeyFileError: a key cannot be read or decrypted.
     """
-    for key in choice.signers:
+    for key in plan.signers:
         metadata.sign(keyring.signer(key.keyid), append=True)
 
 
-def _root_after(change: Change, previous: Root | None) -> Root:
+def _root_after(change: MetadataChange, previous: Root | None) -> Root:
     root = change.root.signed if change.root is not None else previous
     if root is None:
         raise ValueError("a change without a root needs the root that holds")

@@ -1,4 +1,4 @@
-"""What will be signed, in plain words: taken from the metadata itself and from nothing else."""
+"""Descriptions of changes and repositories for people, made from the metadata alone."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
     from tuf.api.metadata import Root, Targets
 
-    from fer_trainer.publish.changes import Change
-    from fer_trainer.publish.repository import Repository
+    from fer_trainer.publish.changes import MetadataChange
+    from fer_trainer.publish.repository import PublishedRepository
     from fer_trainer.publish.roles import RoleName
-    from fer_trainer.publish.signing import Choice
+    from fer_trainer.publish.signing import SigningPlan
 
 _SOON_DAYS = 30
 
 
 def describe(
-    change: Change,
-    before: Repository | None,
-    chosen: Mapping[RoleName, Choice],
+    change: MetadataChange,
+    before: PublishedRepository | None,
+    chosen: Mapping[RoleName, SigningPlan],
     now: datetime,
 ) -> Iterator[str]:
     """Yield the lines that say what a change signs, and with which keys.
@@ -60,8 +60,8 @@ def describe(
             yield f"{role} {version} ({PURPOSE[role]}), signatures by {names}"
 
 
-def faults(repository: Repository, now: datetime) -> list[str]:
-    """Return why devices refuse a repository, or parts of it; empty where they do not."""
+def faults(repository: PublishedRepository, now: datetime) -> list[str]:
+    """Return why devices refuse a repository or parts of it; empty where they do not."""
     expired = [
         f"{role} has expired on {signed.expires:%F}: {_renewal(role)}"
         for role, signed in repository.signed.items()
@@ -71,8 +71,8 @@ def faults(repository: Repository, now: datetime) -> list[str]:
     return expired + broken
 
 
-def reminders(repository: Repository, now: datetime) -> list[str]:
-    """Return which signatures of offline keys expire soon."""
+def reminders(repository: PublishedRepository, now: datetime) -> list[str]:
+    """Return reminders of offline keys' signatures that expire soon."""
     return [
         f"{role} expires in {(signed.expires - now).days} days: {_renewal(role)}"
         for role, signed in repository.signed.items()
@@ -82,8 +82,8 @@ def reminders(repository: Repository, now: datetime) -> list[str]:
     ]
 
 
-def status(repository: Repository, now: datetime) -> dict[str, Any]:
-    """Return what a repository holds, as JSON."""
+def status(repository: PublishedRepository, now: datetime) -> dict[str, Any]:
+    """Return the content of a repository, as JSON."""
     root = repository.root.signed
     models: dict[str, dict[str, Any]] = {}
     for target in repository.targets.signed.targets.values():
@@ -137,13 +137,13 @@ def _renewal(role: RoleName) -> str:
     return "`fer-train publish refresh`, with the online keys"
 
 
-def _signatures(choice: Choice | None) -> Iterator[str]:
-    if choice is None:
+def _signatures(plan: SigningPlan | None) -> Iterator[str]:
+    if plan is None:
         return
-    if choice.signers:
-        yield f"  signatures by {', '.join(label_of(key) for key in choice.signers)}"
-    for need, lacking in choice.missing:
-        absent = [label_of(key) for key in need.keys.values() if key not in choice.signers]
+    if plan.signers:
+        yield f"  signatures by {', '.join(label_of(key) for key in plan.signers)}"
+    for need, lacking in plan.missing:
+        absent = [label_of(key) for key in need.keys.values() if key not in plan.signers]
         yield f"  lacks {lacking} of {need.threshold} signatures by {need.by}: {', '.join(absent)}"
 
 

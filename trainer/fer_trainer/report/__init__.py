@@ -1,1 +1,1 @@
-"""The report: the paper's tables and figures beside what was measured here."""
+"""The report of the paper's tables and figures beside those measured here."""

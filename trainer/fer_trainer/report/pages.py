@@ -1,4 +1,4 @@
-"""The report as Markdown with PNG files beside it, and as one HTML page that needs nothing else."""
+"""The report as Markdown with PNG files, and as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fer_trainer.files import write_bytes, write_text
 from fer_trainer.report.pictures import TITLES, pictures
-from fer_trainer.report.rows import Table, other_data, tables
+from fer_trainer.report.rows import ReportTable, other_data, tables
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +50,7 @@ def write_report(results: Results, out: Path) -> list[Path]:
     return [out / "report.md", out / "report.html", *paths]
 
 
-def markdown_table(table: Table) -> str:
+def markdown_table(table: ReportTable) -> str:
     """Write one table as Markdown."""
     lines = [
         f"## {table.title}",
@@ -63,7 +63,7 @@ def markdown_table(table: Table) -> str:
 
 
 def _notice(results: Results) -> str:
-    """Say that figures are of other data than the paper's; empty when all are of FER2013."""
+    """Return the notice of figures of other data; empty when all are of FER2013."""
     others = other_data(results)
     if not others:
         return ""
@@ -73,7 +73,7 @@ def _notice(results: Results) -> str:
     )
 
 
-def _markdown(made: tuple[Table, ...], drawn: dict[int, bytes], notice: str) -> str:
+def _markdown(made: tuple[ReportTable, ...], drawn: dict[int, bytes], notice: str) -> str:
     parts = [f"# {_TITLE}\n", *(markdown_table(table) for table in made)]
     if notice:
         parts.insert(1, f"> **{notice}**\n")
@@ -83,7 +83,7 @@ def _markdown(made: tuple[Table, ...], drawn: dict[int, bytes], notice: str) -> 
     return "\n".join(parts)
 
 
-def _html(made: tuple[Table, ...], drawn: dict[int, bytes], notice: str) -> str:
+def _html(made: tuple[ReportTable, ...], drawn: dict[int, bytes], notice: str) -> str:
     parts = [f"<h1>{html.escape(_TITLE)}</h1>"]
     if notice:
         parts.append(f'<p class="notice">{html.escape(notice)}</p>')

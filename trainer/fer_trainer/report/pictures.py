@@ -52,8 +52,8 @@ def _canvas(
     axes.set_prop_cycle(color=[colormaps["tab20"](shade) for shade in range(20)])
     others = sorted({where for _, record in rows if (where := data_of(record))})
     if others:
-        told = f"measured on {', '.join(others)}: not comparable with the paper"
-        figure.suptitle(told, size=8, color="#c33")
+        note = f"measured on {', '.join(others)}: not comparable with the paper"
+        figure.suptitle(note, size=8, color="#c33")
     return figure, axes
 
 
@@ -118,7 +118,7 @@ def _confusion(row: Any, record: dict[str, Any]) -> bytes:
 
 def _per_class(rows: list[tuple[Any, dict[str, Any]]]) -> bytes:
     figure, axes = _canvas(rows, 9.6, 4.2)
-    # rows of FER2013 and of FER+ may stand in one file, with seven and eight classes
+    # rows of FER2013 and of FER+ may be in one file, with seven and eight classes
     labels = ordered({label for _, record in rows for label in record["test"]["per_class"]})
     width = 0.8 / len(rows)
     for number, (row, record) in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Tables 1 to 3 as plain cells, from a results file; rows that were not measured say so."""
+"""Tables 1 to 3 as plain cells, from a results file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fer_trainer.tables import (
     BOARD_ROWS,
     GPU_ROW,
     NOT_MEASURED,
-    Row,
+    TableRow,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ReportTable:
     """A table to print.
 
     Attributes:
@@ -50,9 +50,9 @@ _HEAD = (
 )  # fmt: skip
 
 
-def tables(results: Results) -> tuple[Table, Table, Table]:
+def tables(results: Results) -> tuple[ReportTable, ReportTable, ReportTable]:
     """Make Tables 1 to 3."""
-    first = Table(
+    first = ReportTable(
         "Table 1. FER2013: networks and classical methods",
         _HEAD,
         (
@@ -65,26 +65,26 @@ def tables(results: Results) -> tuple[Table, Table, Table]:
         "The paper gives 3,500 validation images for 8 classes of "
         "AffectNet; the set has 4,000 for 8 and 3,500 for 7.",
     )
-    second = Table(
+    second = ReportTable(
         "Table 2. What each part adds", _HEAD, tuple(_accuracy_rows(results, "ablation", ABLATION))
     )
     return first, second, _speed_table(results)
 
 
 def other_data(results: Results) -> tuple[str, ...]:
-    """Say which data other than the whole of FER2013 was measured on, each once."""
+    """Return the data other than the whole of FER2013 that was measured on, each once."""
     grids = (results.rows.get("baselines", {}), results.rows.get("ablation", {}))
     records = [one for rows in grids for found in rows.values() for one in _of_one_data(found)]
-    told = {
+    others = {
         f"{data}: {_trained(one):,} training and {one['test']['n']:,} test images"
         for one in records
         if (data := data_of(one))
     }
-    return tuple(sorted(told))
+    return tuple(sorted(others))
 
 
 def data_of(record: dict[str, Any]) -> str:
-    """Name what a record was measured on; empty for the whole of FER2013."""
+    """Name the data that a record was measured on; empty for the whole of FER2013."""
     name = str(record["dataset"])
     if name != NAMES["fer2013"]:
         return name
@@ -97,13 +97,17 @@ def _trained(record: dict[str, Any]) -> int:
     return int(record.get("images", {}).get("train", OFFICIAL_COUNTS[Split.TRAIN]))
 
 
-def measured(results: Results, table: str, rows: Sequence[Row]) -> list[tuple[Row, dict[str, Any]]]:
+def measured(
+    results: Results, table: str, rows: Sequence[TableRow]
+) -> list[tuple[TableRow, dict[str, Any]]]:
     """Give the rows that were measured, each with its first record."""
     found = [pair for row in rows for pair in _variants(results, table, row)]
     return [(row, records[0]) for row, records in found if records]
 
 
-def _variants(results: Results, table: str, row: Row) -> list[tuple[Row, list[dict[str, Any]]]]:
+def _variants(
+    results: Results, table: str, row: TableRow
+) -> list[tuple[TableRow, list[dict[str, Any]]]]:
     """Give a row's records at 48x48, then those of crops that were enlarged."""
     found = [(row, _of_one_data(results.records(table, row.key)))]
     for key in results.rows.get(table, {}):
@@ -123,13 +127,13 @@ def _of_one_data(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _accuracy_rows(
-    results: Results, table: str, rows: Sequence[Row], *, missing: str = NOT_MEASURED
+    results: Results, table: str, rows: Sequence[TableRow], *, missing: str = NOT_MEASURED
 ) -> list[tuple[str, ...]]:
     pairs = [pair for row in rows for pair in _variants(results, table, row)]
     return [_accuracy_row(row, records, missing) for row, records in pairs]
 
 
-def _accuracy_row(row: Row, records: list[dict[str, Any]], missing: str) -> tuple[str, ...]:
+def _accuracy_row(row: TableRow, records: list[dict[str, Any]], missing: str) -> tuple[str, ...]:
     paper = "" if row.paper is None else f"{row.paper} %"
     if not records:
         return (row.title, paper, missing) + ("",) * (len(_HEAD) - 3)
@@ -155,7 +159,7 @@ def _accuracy_row(row: Row, records: list[dict[str, Any]], missing: str) -> tupl
     )
 
 
-def _speed_table(results: Results) -> Table:
+def _speed_table(results: Results) -> ReportTable:
     head = ("Device", "Latency, ms", "FPS", "Peak memory, MB", "Source")
     lines = [("GPU", *_speed(GPU_ROW), "paper")]
     ours = results.rows.get("speed", {})
@@ -167,7 +171,7 @@ def _speed_table(results: Results) -> Table:
         lines.append((board, *_speed(numbers), "paper"))
         lines.append((board, NOT_MEASURED, "", "", "`fer-agent bench` on the board"))
     note = "One crop at a time, 100 passes to warm up, 1,000 measured."
-    return Table("Table 3. Speed", head, tuple(lines), note)
+    return ReportTable("Table 3. Speed", head, tuple(lines), note)
 
 
 def _speed(numbers: dict[str, Any]) -> tuple[str, str, str]:

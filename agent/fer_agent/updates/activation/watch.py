@@ -37,6 +37,9 @@ class ModelWatch:
         name: the classifier's name.
         load: makes a classifier of a model folder, its hash checked.
         rules: what a new version has to keep to.
+        frames: returns how many frames all cameras gave, and how many were processed.
+        on_change: called with each version that takes over, the first one included, and with each
+            new way to run it.
 
     Raises:
         ModelError: no version of that name can be loaded, the shipped one included.
@@ -46,13 +49,21 @@ class ModelWatch:
         ready: the version that runs now.
     """
 
-    def __init__(self, store: Path, name: str, load: Load, rules: Rules | None = None) -> None:
+    def __init__(
+        self,
+        store: Path,
+        name: str,
+        load: Load,
+        *,
+        rules: Rules | None = None,
+        frames: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        on_change: Callable[[Ready], None] = lambda _ready: None,
+    ) -> None:
         self._versions = Versions(store, name)
         self._store, self._name, self._load = store, name, load
         self._rules = rules or Rules()
-        self._frames: Callable[[], tuple[int, int]] = lambda: (0, 0)
-        self._on_change: Callable[[Ready], None] = lambda _ready: None
-        self._counted = (time.monotonic(), 0, 0)
+        self._frames, self._on_change = frames, on_change
+        self._counted: tuple[float, int, int] | None = None
         self._troubled = False
         self._lease = self._settled(None)
         self.ready = self._first()
@@ -60,18 +71,7 @@ class ModelWatch:
         fallback = self._before(self._lease) if self._lease is not None else None
         self.classifier = SwappableClassifier(self.ready.classifier, fallback)
         self._tally = Tally(None if self._lease is not None else WINDOW_S)
-
-    def serve(
-        self, frames: Callable[[], tuple[int, int]], on_change: Callable[[Ready], None]
-    ) -> None:
-        """Connect it with the agent around.
-
-        Args:
-            frames: returns how many frames all cameras gave, and how many were processed.
-            on_change: told of each version that takes over, and of each new way to run it.
-        """
-        self._frames, self._on_change = frames, on_change
-        self._counted = (time.monotonic(), *frames())
+        on_change(self.ready)
 
     def tick(self) -> None:
         """Look at the figures and at the link; what cannot be written is tried again next time."""
@@ -136,8 +136,10 @@ class ModelWatch:
 
     def _sample(self) -> None:
         now_s, (captured, processed) = time.monotonic(), self._frames()
-        before_s, captured_before, processed_before = self._counted
-        self._counted = (now_s, captured, processed)
+        before, self._counted = self._counted, (now_s, captured, processed)
+        if before is None:  # loading is no part of the first sample
+            return
+        before_s, captured_before, processed_before = before
         faces, faces_ns = self.classifier.take()
         self._tally.add(
             Sample(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 PASSWORD = "s:3/c@t"  # with everything that an address gives another meaning
 GUARDED = f"/guarded?user=me&pwd={quote(PASSWORD, safe='')}"
 SYSTEM_PYTHON = "/usr/bin/python3"
-SERVER = Path(__file__).with_name("rtsp_server.py")
+SERVER = Path(__file__).parents[1] / "rtsp_server.py"
 
 
 @contextmanager

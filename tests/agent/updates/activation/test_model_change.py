@@ -24,7 +24,7 @@ def one_track() -> Tracks:
 
 
 def test_events_name_the_model_that_saw_their_frame() -> None:
-    smoother = EmotionSmoother(SmootherConfig(dwell_s=0.0, update_s=0.1), abstain_below=None)
+    smoother = EmotionSmoother(SmootherConfig(dwell_s=0.0, update_s=0.1))
     told = []
     for frame in range(10):
         model = OLD if frame < 5 else NEW
@@ -36,7 +36,7 @@ def test_events_name_the_model_that_saw_their_frame() -> None:
 
 
 def test_eight_classes_after_seven_neither_end_nor_lose_a_track() -> None:
-    smoother = EmotionSmoother(SmootherConfig(dwell_s=0.0), abstain_below=None)
+    smoother = EmotionSmoother(SmootherConfig(dwell_s=0.0))
     seven, eight = EMOTIONS[:7], EMOTIONS
     told = []
     for frame in range(10):
@@ -54,7 +54,7 @@ def test_eight_classes_after_seven_neither_end_nor_lose_a_track() -> None:
 
 def test_the_threshold_to_abstain_is_the_new_models_unless_the_configuration_has_one() -> None:
     for configured, word in ((None, "uncertain"), (0.2, "happy")):
-        smoother = EmotionSmoother(SmootherConfig(dwell_s=0.0), abstain_below=configured)
+        smoother = EmotionSmoother(SmootherConfig(dwell_s=0.0, abstain_below=configured))
         for frame, model in enumerate([OLD, NEW, NEW]):
             seen = EmotionScores(("happy", "sad"), np.array([[0.6, 0.4]], np.float32), model)
             smoother.update(one_track(), seen, frame * 500_000_000)

@@ -78,16 +78,19 @@ class Agent:
     ) -> None:
         self.told: list[str | None] = []
         self.seen: list[str] = []
-        self.watch = ModelWatch(store, NAME, load, rules)
-        self.watch.serve(
-            lambda: (len(self.seen), len(self.seen)),
-            lambda ready: self.told.append(ready.info.version),
+        self.watch = ModelWatch(
+            store,
+            NAME,
+            load,
+            rules=rules,
+            frames=lambda: (len(self.seen), len(self.seen)),
+            on_change=lambda ready: self.told.append(ready.info.version),
         )
+        self.told.clear()  # of the first version
 
     def see(self, brightness: int = 90) -> str:
         """Process a frame; returns the hash of the model that saw it."""
         scores = self.watch.classifier.classify(*frame(brightness))
-        assert scores.model is not None
         self.seen.append(scores.model.sha256)
         return scores.model.sha256
 

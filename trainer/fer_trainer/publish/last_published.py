@@ -1,7 +1,7 @@
-"""The highest versions ever published, remembered beside the online keys.
+"""The last published versions, stored beside the online keys.
 
-Version numbers never go back: devices refuse a repository that does. An old copy of the folder,
-restored from a backup, would do just that, and nothing in the copy itself can tell.
+Version numbers never go back, for devices refuse a repository whose numbers do. An old copy of the
+folder, restored from a backup, has lower numbers, and nothing in the copy itself shows that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tuf.api.metadata import Root
 
-    from fer_trainer.publish.repository import Repository
+    from fer_trainer.publish.repository import PublishedRepository
     from fer_trainer.publish.signing import Keyring
 
 logger = logging.getLogger(__name__)
@@ -26,19 +26,19 @@ logger = logging.getLogger(__name__)
 FILE_NAME: Final = "published.json"
 
 
-def check(before: Repository | None, root: Root, keyring: Keyring) -> None:
+def check(before: PublishedRepository | None, root: Root, keyring: Keyring) -> None:
     """Refuse to publish from a folder that is older than what these keys have published.
 
     Raises:
         RepositoryError: it is.
     """
     signing_root = before.root.signed if before is not None else root
-    stands = before.versions if before is not None else dict.fromkeys(("timestamp",), 0)
+    current = before.versions if before is not None else dict.fromkeys(("timestamp",), 0)
     for keyid in signing_root.roles["timestamp"].keyids:
         if keyid not in keyring.files:
             continue
         known = _read(keyring.files[keyid].path.parent / FILE_NAME).get(keyid, {})
-        for role, version in stands.items():
+        for role, version in current.items():
             seen = known.get(role, 0)
             if isinstance(seen, int) and version < seen:
                 raise RepositoryError(
@@ -48,8 +48,8 @@ def check(before: Repository | None, root: Root, keyring: Keyring) -> None:
                 )
 
 
-def remember(after: Repository, keyring: Keyring) -> None:
-    """Remember what is published now; without a place for it a warning says so."""
+def remember(after: PublishedRepository, keyring: Keyring) -> None:
+    """Store the versions that are published now; a file that cannot be written is a warning."""
     for keyid in after.root.signed.roles["timestamp"].keyids:
         if keyid not in keyring.files:
             continue

@@ -9,9 +9,11 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuf.api.metadata import Metadata, Targets
 from tuf.ngclient import Updater
 
 from fer_agent.updates.catalog import Catalog, ListedTarget
+from fer_agent.updates.trusted_time import set_reference_time
 from fer_trainer.cli import main
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ PASSWORD = "correct horse battery staple"
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -93,7 +95,7 @@ class Publisher:
         return [f"{one['name']} {one['version']}" for one in self.status()["models"]]
 
     def at(self, when: datetime) -> None:
-        """Let publishing take this for the time."""
+        """Set the time that publishing sees."""
         for module in ("publish", "publishing"):
             self.monkeypatch.setattr(f"fer_trainer.commands.{module}.utc_now", lambda: when)
 
@@ -103,7 +105,7 @@ class Publisher:
         return when
 
     def files(self) -> dict[str, bytes]:
-        """Everything that is served."""
+        """Return the content of all files that are served."""
         return {
             str(path.relative_to(self.repository)): path.read_bytes()
             for path in sorted(self.repository.rglob("*"))
@@ -113,7 +115,7 @@ class Publisher:
 
 @dataclass
 class Device:
-    """python-tuf's own client, as a device has it: a pinned root and what it has seen so far."""
+    """python-tuf's own client, as a device has it: a pinned root and the metadata seen so far."""
 
     folder: Path
     address: str
@@ -123,9 +125,10 @@ class Device:
         """Fetch and verify all metadata; returns the versions of models on offer."""
         self._updater = self._client(at)
         self._updater.refresh()
+        verified = Metadata[Targets].from_file(str(self.folder / "metadata" / "targets.json"))
         listed = (
             ListedTarget(target.path, target.hashes["sha256"], target.length, target.custom)
-            for target in self._updater._trusted_set.targets.targets.values()
+            for target in verified.signed.targets.values()
         )
         catalog = Catalog(listed)
         for name in catalog.names():
@@ -152,7 +155,7 @@ class Device:
             bootstrap=self.root,
         )
         if at is not None:
-            updater._trusted_set.reference_time = at
+            set_reference_time(updater, at)
         return updater
 
 

@@ -1,8 +1,8 @@
-"""Files laid into a served folder so that a reader never meets half a publication.
+"""Staging area of a served folder, whose reader never meets half a publication.
 
 New files are first made whole in `.publish/next`, on the same disk. A list of them, in the order
 in which they appear, is the point of no return: before it exists a failed publication leaves
-nothing, and once it exists whoever publishes next finishes the renames that a crash cut short. The
+nothing, and once it exists the next publication finishes the renames that a crash cut short. The
 order is content, then metadata, and `timestamp.json` last, which alone makes the rest visible.
 """
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-DESK: Final = ".publish"
-"""Folder inside the repository that is nobody's but the publisher's; nothing in it is secret."""
+STAGING_FOLDER: Final = ".publish"
+"""Folder inside the repository that only the publisher uses; nothing in it is secret."""
 
 _NEXT = "next"
 _ORDER = "order.json"
@@ -34,8 +34,8 @@ _LOCK = "lock"
 _CHUNK_BYTES = 1 << 20
 
 
-class Desk:
-    """Where a publication is made ready.
+class StagingArea:
+    """The folder where a publication is made ready.
 
     Args:
         folder: the repository's folder, locked by the caller.
@@ -43,8 +43,8 @@ class Desk:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._next = folder / DESK / _NEXT
-        self._order = folder / DESK / _ORDER
+        self._next = folder / STAGING_FOLDER / _NEXT
+        self._order = folder / STAGING_FOLDER / _ORDER
         self._paths: list[str] = []
 
     def put(self, path: str, content: bytes) -> None:
@@ -104,7 +104,7 @@ class Desk:
         """Finish a publication that was cut short, or forget one that was not yet whole.
 
         Returns:
-            Whether there was one to finish.
+            True when there was one to finish.
 
         Raises:
             StorageError: the disk refuses it.
@@ -135,38 +135,38 @@ class Desk:
 
 
 @contextmanager
-def desk(folder: Path) -> Iterator[Desk]:
-    """Lock a repository's folder, finish what a crash cut short, and give the desk.
+def open_area(folder: Path) -> Iterator[StagingArea]:
+    """Lock a repository's folder, finish what a crash cut short, and give its staging area.
 
-    What was made ready and not published is gone afterwards.
+    Files made ready and not published are deleted afterwards.
 
     Raises:
-        TemporaryError: somebody else publishes there now.
+        TemporaryError: another process publishes there now.
         StorageError: the disk refuses it.
     """
     with _storing(folder):
         _make_public(folder, folder)
-        lock = durable.locked(folder / DESK / _LOCK, wait=False)
+        lock = durable.locked(folder / STAGING_FOLDER / _LOCK, wait=False)
         held = lock.__enter__()
     try:
         if not held:
             raise TemporaryError(
                 f"somebody else publishes into {folder} now", remedy="try again in a minute"
             )
-        one = Desk(folder)
+        one = StagingArea(folder)
         one.finish()
         try:
             yield one
         finally:
-            if not (folder / DESK / _ORDER).exists():
-                shutil.rmtree(folder / DESK / _NEXT, ignore_errors=True)
+            if not (folder / STAGING_FOLDER / _ORDER).exists():
+                shutil.rmtree(folder / STAGING_FOLDER / _NEXT, ignore_errors=True)
     finally:
         lock.__exit__(None, None, None)
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Tell whether a publication was cut short there."""
-    return (folder / DESK / _ORDER).exists()
+    """Return whether a publication was cut short there."""
+    return (folder / STAGING_FOLDER / _ORDER).exists()
 
 
 def _make_public(folder: Path, top: Path) -> None:
