@@ -20,15 +20,15 @@ from fer_agent.errors import DownloadError, ModelFileError
 from fer_agent.inference import available
 from fer_agent.inference.opening import Opener, file_of
 from fer_agent.measure.fingerprint import model_sha256
-from fer_agent.measure.record import Lookout
+from fer_agent.measure.record import FileWatcher
 from fer_agent.measure.resolve import configured, follows_measurement, resolve
 from fer_agent.models.store import file_sha256
 from fer_agent.mqtt.messages import Identity
 from fer_agent.mqtt.payloads import InfoPayload, ModelInfo, Models
 from fer_agent.system import board
-from fer_agent.updates.activation.judge import Rules
+from fer_agent.updates.activation.health_check import Rules
 from fer_agent.updates.activation.swap import Ready
-from fer_agent.updates.activation.versions import build_of
+from fer_agent.updates.activation.versions import version_of
 from fer_agent.updates.activation.watch import ModelWatch
 from fer_agent.updates.news import UpdateNews
 from fer_agent.vision.classifier import CropClassifier
@@ -236,13 +236,13 @@ def _detector(
     """
     from fer_agent.detector.haar import HaarDetector
     from fer_agent.detector.yunet import YuNetDetector
-    from fer_agent.updates.connection import Route
+    from fer_agent.updates.connection import ProxyAndTls
     from fer_agent.updates.detector_file import first_fetcher, locate
 
     section = config.detector
     if section.backend == "haar":
         return lambda: HaarDetector(section), None
-    fetcher = first_fetcher(Route(config.models.proxy, config.models.ca_file))
+    fetcher = first_fetcher(ProxyAndTls(config.models.proxy, config.models.ca_file))
     try:
         path = locate(section, opener.store, progress=progress, fetcher=fetcher)
     except DownloadError as error:
@@ -256,7 +256,7 @@ def _detector(
         threads=section.threads,
         long_side=section.long_side,
     )
-    synced = build_of(path.parent)
+    synced = version_of(path.parent)
     info = ModelInfo(
         name=path.stem,
         sha256=file_sha256(path),
@@ -279,7 +279,7 @@ def _classifier(config: ClassifierConfig, opener: Opener, model: StoredModel) ->
     """
     manifest = model.manifest
     # Before the record is read: what is written in between must not be missed.
-    lookout = Lookout(opener.store, manifest.name, model_sha256(manifest))
+    lookout = FileWatcher(opener.store, manifest.name, model_sha256(manifest))
     setting = resolve(config, manifest, opener.store)
     session = opener.model(model, setting)
     file = file_of(model, setting)

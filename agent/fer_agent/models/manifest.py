@@ -6,6 +6,7 @@ What a model means travels with its files, never in code.
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import (
@@ -31,11 +32,11 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Part(BaseModel):
+class _ManifestPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class ModelFile(_Part):
+class ModelFile(_ManifestPart):
     """One file of a model."""
 
     path: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -47,7 +48,7 @@ class ModelFile(_Part):
     """Of this very file on the validation split; `models build` compares precisions with it."""
 
 
-class GoldenFile(_Part):
+class GoldenFile(_ManifestPart):
     """Golden inputs of a model, with what its FP32 file answers to them."""
 
     path: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -56,7 +57,7 @@ class GoldenFile(_Part):
     bytes: Annotated[int, Field(gt=0)]
 
 
-class ModelInput(_Part):
+class ModelInput(_ManifestPart):
     """The input the graph takes; the batch axis comes first and is dynamic."""
 
     shape: tuple[Literal["N"], Literal[1], int, int]
@@ -70,7 +71,7 @@ class ModelInput(_Part):
         return self.shape[2], self.shape[3]
 
 
-class Calibration(_Part):
+class Calibration(_ManifestPart):
     """How logits become probabilities, and below which the word is `uncertain`."""
 
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
@@ -79,7 +80,7 @@ class Calibration(_Part):
     """The classifier abstains when the likeliest class has a lower probability."""
 
 
-class Answered(_Part):
+class Answered(_ManifestPart):
     """What is left when the classifier abstains below its threshold."""
 
     coverage: Share
@@ -88,7 +89,7 @@ class Answered(_Part):
     """Share of right answers among them."""
 
 
-class Metrics(_Part):
+class Metrics(_ManifestPart):
     """What was measured, and under which protocol."""
 
     dataset: str
@@ -105,7 +106,7 @@ class Metrics(_Part):
     answered: Answered | None = None
 
 
-class Provenance(_Part):
+class Provenance(_ManifestPart):
     """Where the weights come from, so that anyone can make them again."""
 
     recipe: str
@@ -118,7 +119,7 @@ class Provenance(_Part):
     """Date and time in UTC, RFC 3339."""
 
 
-class Manifest(_Part):
+class Manifest(_ManifestPart):
     """`manifest.json`: everything the agent knows of a model without opening its graph."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -139,6 +140,11 @@ class Manifest(_Part):
     """Multiply-accumulates of one crop."""
     provenance: Provenance
     licence: str
+
+    @property
+    def all_files(self) -> tuple[ModelFile | GoldenFile, ...]:
+        """Every file beside the manifest, the golden inputs included."""
+        return self.files if self.golden is None else (*self.files, self.golden)
 
     @model_validator(mode="after")
     def _labels_are_wire_words(self) -> Manifest:
@@ -165,7 +171,7 @@ class Manifest(_Part):
         )
 
 
-class DetectorManifest(_Part):
+class DetectorManifest(_ManifestPart):
     """`manifest.json` of a face detector: one file, and where it comes from.
 
     How its outputs are read is the decoder's knowledge (`detector.yunet_decode`), not the file's.
@@ -180,11 +186,28 @@ class DetectorManifest(_Part):
     """Where the file was published first."""
     licence: str
 
+    @property
+    def all_files(self) -> tuple[ModelFile | GoldenFile, ...]:
+        """Every file beside the manifest."""
+        return self.files
+
 
 AnyManifest = Annotated[Manifest | DetectorManifest, Field(discriminator="task")]
 """What a manifest of this schema may be; its `task` tells which."""
 
 _ANY_MANIFEST: Final[TypeAdapter[Manifest | DetectorManifest]] = TypeAdapter(AnyManifest)
+
+
+def by_number(version: str) -> tuple[int, int, int]:
+    """Return a sort key by the numbers of a version or of a string that begins with one.
+
+    Raises:
+        ValueError: it does not begin with three numbers.
+    """
+    found = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
+    if found is None:
+        raise ValueError(f"{version!r} is no version x.y.z")
+    return int(found[1]), int(found[2]), int(found[3])
 
 
 def read_manifest(path: Path) -> Manifest:

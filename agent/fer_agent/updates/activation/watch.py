@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING
 from fer_agent.errors import AgentError, ModelError, ModelFileError
 from fer_agent.models.manifest import read_manifest
 from fer_agent.models.store import StoredModel, find_model
-from fer_agent.updates.activation.judge import WINDOW_S, Rules, Sample, Tally, Verdict, judge
-from fer_agent.updates.activation.probation import candidates, settle
+from fer_agent.updates.activation.health_check import (
+    WINDOW_S,
+    HealthSample,
+    HealthTally,
+    Rules,
+    Verdict,
+    check_health,
+)
+from fer_agent.updates.activation.pending import candidates, settle
 from fer_agent.updates.activation.swap import Ready, SwappableClassifier
 from fer_agent.updates.activation.versions import Versions
 
@@ -18,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from fer_agent.updates.activation.journal import Figures
-    from fer_agent.updates.activation.probation import Lease
+    from fer_agent.updates.activation.journal import ClassifierFigures
+    from fer_agent.updates.activation.pending import PendingVersion
     from fer_agent.vision.ports import EmotionClassifier
 
     Load = Callable[[StoredModel], Ready]
@@ -59,7 +66,7 @@ class ModelWatch:
         self._linked = self._versions.linked()
         fallback = self._before(self._lease) if self._lease is not None else None
         self.classifier = SwappableClassifier(self.ready.classifier, fallback)
-        self._tally = Tally(None if self._lease is not None else WINDOW_S)
+        self._tally = HealthTally(None if self._lease is not None else WINDOW_S)
 
     def serve(
         self, frames: Callable[[], tuple[int, int]], on_change: Callable[[Ready], None]
@@ -94,7 +101,7 @@ class ModelWatch:
             self._lease.end()
         self._lease = None
 
-    def _settled(self, baseline: Figures | None) -> Lease | None:
+    def _settled(self, baseline: ClassifierFigures | None) -> PendingVersion | None:
         """Settle the journal; in a store that cannot be written there is no probation."""
         try:
             return settle(self._store, self._name, baseline)
@@ -117,7 +124,7 @@ class ModelWatch:
             remedy="run `fer-agent models sync`, or set `classifier.model` to a shipped one",
         )
 
-    def _before(self, lease: Lease) -> EmotionClassifier | None:
+    def _before(self, lease: PendingVersion) -> EmotionClassifier | None:
         """Load the version before one that starts on probation, to go on with if that fails."""
         previous = lease.entry.previous
         try:
@@ -140,7 +147,7 @@ class ModelWatch:
         self._counted = (now_s, captured, processed)
         faces, faces_ns = self.classifier.take()
         self._tally.add(
-            Sample(
+            HealthSample(
                 seconds=now_s - before_s,
                 captured=captured - captured_before,
                 processed=processed - processed_before,
@@ -157,7 +164,7 @@ class ModelWatch:
             self._roll_back(f"it failed while running: {self.classifier.failure}")
             return
         baseline = self._lease.entry.baseline
-        verdict = judge(self._tally, baseline, self._rules)
+        verdict = check_health(self._tally, baseline, self._rules)
         if verdict is Verdict.SLOW:
             figures = self._tally.figures()
             self._roll_back(f"it slows the agent down: {figures}, before: {baseline}")
@@ -165,7 +172,7 @@ class ModelWatch:
             self._lease.confirm()
             self._lease = None
             self.classifier.trust()
-            self._tally = Tally(WINDOW_S)
+            self._tally = HealthTally(WINDOW_S)
 
     def _roll_back(self, reason: str) -> None:
         """Send the version on probation back; the link then names the one before."""
@@ -194,7 +201,7 @@ class ModelWatch:
             logger.warning("%s stays at the version it has: %s", self._name, error)
             self._roll_back(str(error))
             return
-        self._tally = Tally(None if self._lease is not None else WINDOW_S)
+        self._tally = HealthTally(None if self._lease is not None else WINDOW_S)
         if ready.info == self.ready.info and self.classifier.failure is None:
             return
         self._swap(ready, self.ready.classifier if self._lease is not None else None)
@@ -208,7 +215,7 @@ class ModelWatch:
         except AgentError as error:
             logger.warning("%s goes on as %s: %s", self._name, self.ready.setting, error)
             return
-        self._tally = Tally(WINDOW_S)
+        self._tally = HealthTally(WINDOW_S)
         self._swap(ready, None)
 
     def _swap(self, ready: Ready, fallback: EmotionClassifier | None) -> None:
