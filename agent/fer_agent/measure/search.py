@@ -1,27 +1,21 @@
-"""`fer-agent models build`: try what may be fastest here, keep the fastest that computes right."""
+"""The search over settings: measures those that may be fastest here, and records the best."""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from fer_agent.errors import TemporaryError
 from fer_agent.inference.setting import PLAIN, Setting
 from fer_agent.measure import record
-from fer_agent.measure.child import Task
+from fer_agent.measure.child import SettingTask
 from fer_agent.measure.fingerprint import of_this_board
-from fer_agent.measure.record import Choice, Measurement, best
-from fer_agent.system import durable
+from fer_agent.measure.record import MeasuredChoice, Measurement, best
+from fer_agent.system import child_process, durable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,23 +27,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LIMIT_S: dict[str, float] = {"onnx": 300.0, "tensorrt": 1800.0}
-"""Longest trial on each runtime; TensorRT builds its engine within it, minutes on a small board."""
-
-_LAST_WORDS = 300
-"""Characters of a dead child's stderr that go into the reason."""
+"""Longest time of a setting; TensorRT builds its engine within it, minutes on a small board."""
 
 
 @dataclass(frozen=True, slots=True)
-class Build:
-    """How settings are tried.
+class SettingSearch:
+    """Measures settings of a model and chooses among them.
 
     Attributes:
         runs: timed runs of each setting.
-        limit: largest loss of accuracy against FP32, in [0, 1], where the manifest tells it.
-        niceness: how far those who try stand back behind everything else on the board.
-        within_s: longest time for all settings; what it leaves no room for is not tried.
-        on_start: told each setting, its number and how many there are, before it is tried.
-        on_end: told what was measured.
+        limit: largest loss of accuracy against FP32, in [0, 1], where the manifest has figures.
+        niceness: of the measuring processes.
+        within_s: longest time for all settings; the rest is not tried.
+        on_start: called with each setting, its number and their count before it is tried.
+        on_end: called with each measurement.
     """
 
     runs: int = 300
@@ -59,13 +50,13 @@ class Build:
     on_start: Callable[[Setting, int, int], None] = lambda _setting, _number, _count: None
     on_end: Callable[[Measurement], None] = lambda _measurement: None
 
-    def run(self, model: StoredModel, store: Path, runtimes: Iterable[str]) -> Choice:
+    def run(self, model: StoredModel, store: Path, runtimes: Iterable[str]) -> MeasuredChoice:
         """Measure every setting that makes sense and record the best.
 
-        Until the last moment the old record stays; an interrupted build leaves nothing.
+        The old record stays until the end; an interrupted search leaves nothing.
 
         Args:
-            model: what is to run here.
+            model: the model.
             store: the model store.
             runtimes: names of those that are on this machine.
 
@@ -76,30 +67,22 @@ class Build:
         """
         for file in model.manifest.files:
             model.verified_file(file.precision)
-        lock = record.lock_of(store, model.manifest.name)
-        try:
-            with durable.locked(lock, wait=False) as held:
-                if not held:
-                    raise TemporaryError(
-                        f"another build of {model.manifest.name} is under way in {store}",
-                        remedy="wait until it has ended",
-                    )
-                choice = self._choose(model, store, runtimes)
-                record.write(store, choice)
-        except OSError as error:
-            raise durable.refused(error, store) from error
+        name = model.manifest.name
+        with durable.one_at_a_time(record.lock_of(store, name), store, f"another build of {name}"):
+            choice = self._choose(model, store, runtimes)
+            record.write(store, choice)
         return choice
 
-    def _choose(self, model: StoredModel, store: Path, runtimes: Iterable[str]) -> Choice:
+    def _choose(self, model: StoredModel, store: Path, runtimes: Iterable[str]) -> MeasuredChoice:
         tried = settings(model.manifest, runtimes, len(os.sched_getaffinity(0)))
         ends_s = time.monotonic() + self.within_s
         measured = []
         for number, setting in enumerate(tried, start=1):
             self.on_start(setting, number, len(tried))
             measurement = self.attempt(model, store, setting, ends_s - time.monotonic())
-            measured.append(self._judged(model.manifest, measurement))
+            measured.append(with_loss(model.manifest, measurement, self.limit))
             self.on_end(measured[-1])
-        return Choice(
+        return MeasuredChoice(
             model=model.manifest.name,
             version=model.manifest.version,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -109,57 +92,40 @@ class Build:
             measured=tuple(measured),
         )
 
-    def _judged(self, manifest: Manifest, measurement: Measurement) -> Measurement:
-        """Add the loss of accuracy that the manifest tells, and what it means."""
-        have = manifest.file(measurement.setting.precision).validation_accuracy
-        full = manifest.file("fp32").validation_accuracy
-        if have is None or full is None:
-            return measurement
-        lost = round(full - have, 6)
-        problem = measurement.problem
-        if not problem and lost > self.limit:
-            problem = f"loses {100 * lost:.2f} points of accuracy"
-        return measurement.model_copy(update={"accuracy_lost": lost, "problem": problem})
-
     def attempt(
         self, model: StoredModel, store: Path, setting: Setting, left_s: float = math.inf
     ) -> Measurement:
-        """Try one setting in a process of its own, for as long as is left at most."""
+        """Measure one setting in a child process, for as long as is left at most."""
         if left_s <= 0.0:
             return Measurement(setting=setting, problem="not tried: no time was left")
-        limit_s = min(left_s, _LIMIT_S[setting.runtime])
-        task = Task(
+        task = SettingTask(
             folder=model.folder,
             store=store,
             setting=setting,
             runs=self.runs,
             niceness=self.niceness,
         )
+        limit_s = min(left_s, _LIMIT_S[setting.runtime])
         try:
-            done = subprocess.run(
-                [sys.executable, "-m", "fer_agent.measure.child"],
-                input=task.model_dump_json(),
-                capture_output=True,
-                text=True,
-                timeout=limit_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            problem = f"did not end within {limit_s:.0f} s"
-            return Measurement(setting=setting, problem=problem)
-        if done.returncode < 0:
-            problem = f"crashed with {signal.Signals(-done.returncode).name}"
-            return Measurement(setting=setting, problem=problem)
-        try:
-            return Measurement.model_validate_json(done.stdout)
-        except ValidationError:
-            last = done.stderr.strip()[-_LAST_WORDS:].splitlines()[-1:] or ["no message"]
-            problem = f"ended with {done.returncode}: {last[0]}"
-            return Measurement(setting=setting, problem=problem)
+            return child_process.ask("fer_agent.measure.child", task, Measurement, limit_s)
+        except child_process.ChildError as error:
+            return Measurement(setting=setting, problem=str(error))
+
+
+def with_loss(manifest: Manifest, measurement: Measurement, limit: float) -> Measurement:
+    """Add the manifest's loss of accuracy, as a problem when it is over the limit."""
+    have = manifest.file(measurement.setting.precision).validation_accuracy
+    full = manifest.file("fp32").validation_accuracy
+    if have is None or full is None:
+        return measurement
+    lost, problem = round(full - have, 6), measurement.problem
+    if not problem and lost > limit:
+        problem = f"loses {100 * lost:.2f} points of accuracy"
+    return measurement.model_copy(update={"accuracy_lost": lost, "problem": problem})
 
 
 def settings(manifest: Manifest, runtimes: Iterable[str], cores: int) -> list[Setting]:
-    """List what may be fastest: each file, on 1, 2, 4 ... threads up to the number of cores.
+    """Return the settings that may be fastest: each file, on 1, 2, 4 ... threads up to all cores.
 
     TensorRT runs FP32 and FP16: it wants INT8 scaled symmetrically, ONNX Runtime's files are not.
     """
