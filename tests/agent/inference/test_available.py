@@ -10,6 +10,7 @@ import pytest
 
 from fer_agent.errors import UnavailableError, UsageError
 from fer_agent.inference import available
+from fer_agent.inference.setting import LoadRequest
 from fer_agent.models.store import find_model
 
 if TYPE_CHECKING:
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
-def asked_anew() -> Iterator[None]:
-    available._is_there.cache_clear()
+def asked_again() -> Iterator[None]:
+    available.is_here.cache_clear()
     yield
-    available._is_there.cache_clear()
+    available.is_here.cache_clear()
 
 
 def with_packages(monkeypatch: pytest.MonkeyPatch, *packages: str, native: bool) -> None:
@@ -41,7 +42,7 @@ def test_onnx_runtime_is_always_there_and_asking_does_not_load_it() -> None:
 
 def test_a_session_says_what_it_takes() -> None:
     path = find_model("microexpnet-fer2013").verified_file()
-    session = available.open_session("onnx", available.Request(path))
+    session = available.open_session("onnx", LoadRequest(path))
     assert session.input_dtype == np.uint8
     assert session.input_shape[1:] == (1, 48, 48)
     (logits,) = session.run(np.zeros((1, 1, 48, 48), np.uint8)).values()
