@@ -64,7 +64,7 @@ $(VENV)/.installed-demo: $(VENV)/.made $(INPUTS)
 	$(call install,broker)
 
 $(VENV)/.installed-test: $(VENV)/.made $(INPUTS)
-	$(call install,broker$(comma)preview$(comma)metrics$(comma)provision$(comma)trainer$(comma)dev)
+	$(call install,broker$(comma)provision$(comma)trainer$(comma)dev)
 
 comma := ,
 

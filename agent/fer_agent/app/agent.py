@@ -161,7 +161,7 @@ class Agent:
             self._tasks_due_s = time.monotonic() + _TASK_INTERVAL_S
 
     def _broken(self) -> bool:
-        """Whether a pipeline ended by a fault that is not its camera's."""
+        """Return whether a pipeline ended by a fault that is not its camera's."""
         return any(
             worker.error is not None and not isinstance(worker.error, CameraError)
             for worker in self._workers

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What a command adds to the configuration.
+    """Options of a command that the configuration does not have.
 
     Attributes:
         publish: False keeps every event on the device.

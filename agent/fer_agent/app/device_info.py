@@ -1,4 +1,4 @@
-"""What runs on this device, as the `info` message says it."""
+"""The facts about this device that the `info` message publishes."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CameraMeter:
-    """Where the figures of one camera's pipeline are read.
+    """The counters and durations of one camera's pipeline.
 
     Attributes:
         stats: asks the camera for its counters.
