@@ -1,4 +1,4 @@
-"""The camera with a capture thread: newest frame only, faults turned into statuses and gaps."""
+"""The camera with a capture thread, which turns faults into statuses and gaps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The view of a camera's picture: region of interest, rotation and flip.
+"""The view of a camera's picture by region of interest, rotation and flip.
 
 Faces are found in the view, and events give their boxes in the camera's original picture.
 """

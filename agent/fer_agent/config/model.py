@@ -1,4 +1,4 @@
-"""The model of the configuration: one frozen object with a section for each package.
+"""The model of the configuration, one frozen object with a section for each package.
 
 `fer_agent.config.loading` reads it from TOML, environment and command line; `fer-agent config init`
 writes a file with every key, its default and the sentence below it.

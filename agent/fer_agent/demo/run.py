@@ -1,4 +1,4 @@
-"""The demo's run: scene, agent, broker and subscriber in one process."""
+"""The demo's run of scene, agent, broker and subscriber in one process."""
 
 from __future__ import annotations
 

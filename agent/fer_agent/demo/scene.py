@@ -1,4 +1,4 @@
-"""The demo's scene: two real portraits that walk in, sway, leave and come back."""
+"""The demo's scene of two real portraits that walk in, sway, leave and come back."""
 
 from __future__ import annotations
 

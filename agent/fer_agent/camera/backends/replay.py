@@ -1,4 +1,4 @@
-"""The source of media files: videos, GIFs, single images, folders of images."""
+"""The source of videos, GIFs, single images and folders of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The source of network cameras: RTSP and HTTP (MJPEG and the other formats of FFmpeg)."""
+"""The source of network cameras over RTSP and HTTP, in MJPEG and the other formats of FFmpeg."""
 
 from __future__ import annotations
 
