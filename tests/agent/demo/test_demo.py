@@ -106,6 +106,7 @@ def _no_thread_is_left() -> Iterator[None]:
 @pytest.fixture
 def command(store: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """A function that runs `fer-agent demo` with the tests' settings, in this process."""
+    # Private: the command has no option for the models and the detector.
     monkeypatch.setattr(demo, "_settings", lambda _options: settings(store))
     return lambda *arguments: CliRunner().invoke(app, ["demo", *arguments])
 
@@ -209,7 +210,7 @@ def test_a_goodbye_that_never_comes_is_not_waited_for_for_ever(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "Watcher", NeverSaysGoodbye)
-    monkeypatch.setattr(demo, "_DELIVERY_S", 0.5)
+    monkeypatch.setattr(demo, "_DELIVERY_S", 0.5)  # private, shortened to save the test's time
     show = Demo(DemoOptions(seconds=TOUR_S, settings=settings(store)))
     summary, received = play(show, stop_at_first_event=True)
 
