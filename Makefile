@@ -9,9 +9,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Most tests wait or compute in one thread: a worker a core pays.
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations 25
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations 25 $(MARKS) $(PYTEST_ARGS)
+PUBLISH := tests/trainer/publish
 INPUTS := pyproject.toml $(wildcard constraints/*.txt)
 
 # pip works under the pins of this Python, and says one line a package on its way.
@@ -27,12 +27,14 @@ endef
 demo: $(VENV)/.installed-demo
 	@$(BIN)/fer-agent demo $(DEMO_ARGS)
 
+# torch takes 600 MB of each process that collects a test of it, so those tests run by themselves.
 test: packages check
-	$(PYTEST) $(PYTEST_ARGS)
+	$(PYTEST) tests/agent tests/provisioning tests/system $(PUBLISH)
+	$(PYTEST) tests/trainer --ignore $(PUBLISH)
 
 # The tests marked `exhaustive` as well: kills by the hundred, arm64 emulation, every training.
-test-all: packages check
-	$(PYTEST) -m "not hardware" $(PYTEST_ARGS)
+test-all: MARKS := -m "not hardware"
+test-all: test
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check

@@ -36,7 +36,7 @@ from fer_agent.models.store import find_model
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.exhaustive, pytest.mark.xdist_group("arm64"), pytest.mark.timeout(2400)]
 
 NAME = "microexpnet-fer2013"
 SUITE, PYTHON = "bookworm", "311"

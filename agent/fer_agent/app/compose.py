@@ -17,7 +17,7 @@ from fer_agent.camera.alerts import with_alert
 from fer_agent.camera.sources import make_camera
 from fer_agent.inference.opening import Opener
 from fer_agent.mqtt.messages import Identity
-from fer_agent.updates.activation.judge import Rules
+from fer_agent.updates.activation.health_check import Rules
 from fer_agent.updates.activation.watch import ModelWatch
 from fer_agent.updates.news import UpdateNews
 from fer_agent.vision.pacing import ThrottleWatch

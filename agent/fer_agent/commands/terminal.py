@@ -1,4 +1,4 @@
-"""What commands share of the terminal: JSON, live views, progress bars, Ctrl-C."""
+"""The terminal of all commands: JSON, live views, progress bars, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def print_json(content: dict[str, Any]) -> None:
 def live_view(
     title: str, *, as_json: bool, events_only: bool = False
 ) -> Iterator[Callable[[ReceivedMessage | ConnectionChange], None]]:
-    """Give a function that shows what arrives: JSON lines, a live table, or plain lines.
+    """Yield a function that shows each arrival: as a JSON line, a live table, or a plain line.
 
     With `events_only` JSON leaves out all but events.
     """
@@ -75,7 +75,7 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a function of bytes done and bytes in all; the bar stands on stderr, if a terminal."""
+    """Yield a function of bytes done and bytes in all, which draws a bar on stderr."""
     bar: Any = None
 
     def show(done: int, total: int) -> None:

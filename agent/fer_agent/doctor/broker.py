@@ -1,4 +1,4 @@
-"""Whether the broker answers, is who it says, and lets this device in."""
+"""Findings about the broker: its address, its certificate, the login."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def examine(config: AgentConfig, path: Path) -> Iterator[Finding]:
     """Connect as the agent does, under another client id.
 
     Args:
-        config: what the agent runs with.
+        config: the agent's.
         path: its file.
     """
     edit = edit_command(path)
@@ -61,7 +61,7 @@ def _connect(settings: BrokerSettings, device_id: str) -> None:
 
     Raises:
         OSError: it cannot be reached, or has no good certificate.
-        AgentError: it refuses.
+        AgentError: it refuses the login.
     """
     address = (settings.address.host, settings.address.port)
     with socket.create_connection(address, timeout=_TIMEOUT_S) as connection:

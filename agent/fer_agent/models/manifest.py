@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import (
@@ -28,11 +29,11 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Part(BaseModel):
+class _ManifestPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class ModelFile(_Part):
+class ModelFile(_ManifestPart):
     """One file of a model."""
 
     path: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -44,7 +45,7 @@ class ModelFile(_Part):
     """Of this very file on the validation split; `models build` compares precisions with it."""
 
 
-class GoldenFile(_Part):
+class GoldenFile(_ManifestPart):
     """Golden inputs of a model, with the outputs of its FP32 file."""
 
     path: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -53,7 +54,7 @@ class GoldenFile(_Part):
     bytes: Annotated[int, Field(gt=0)]
 
 
-class ModelInput(_Part):
+class ModelInput(_ManifestPart):
     """The input the graph takes; the batch axis comes first and is dynamic."""
 
     shape: tuple[Literal["N"], Literal[1], int, int]
@@ -67,7 +68,7 @@ class ModelInput(_Part):
         return self.shape[2], self.shape[3]
 
 
-class Calibration(_Part):
+class Calibration(_ManifestPart):
     """The temperature of the probabilities, and the threshold of `uncertain`."""
 
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
@@ -76,7 +77,7 @@ class Calibration(_Part):
     """The classifier abstains when the likeliest class has a lower probability."""
 
 
-class Answered(_Part):
+class Answered(_ManifestPart):
     """The figures of the crops on which the classifier does not abstain."""
 
     coverage: Share
@@ -85,7 +86,7 @@ class Answered(_Part):
     """Share of right answers among these crops."""
 
 
-class Metrics(_Part):
+class Metrics(_ManifestPart):
     """A measurement, with its protocol."""
 
     dataset: str
@@ -102,7 +103,7 @@ class Metrics(_Part):
     answered: Answered | None = None
 
 
-class Provenance(_Part):
+class Provenance(_ManifestPart):
     """The origin of the weights, for making them again."""
 
     recipe: str
@@ -115,7 +116,7 @@ class Provenance(_Part):
     """Date and time in UTC, RFC 3339."""
 
 
-class Manifest(_Part):
+class Manifest(_ManifestPart):
     """`manifest.json` of an emotion model."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -136,6 +137,11 @@ class Manifest(_Part):
     """Multiply-accumulates of one crop."""
     provenance: Provenance
     licence: str
+
+    @property
+    def all_files(self) -> tuple[ModelFile | GoldenFile, ...]:
+        """Every file beside the manifest, the golden inputs included."""
+        return self.files if self.golden is None else (*self.files, self.golden)
 
     @model_validator(mode="after")
     def _labels_are_wire_words(self) -> Manifest:
@@ -162,7 +168,7 @@ class Manifest(_Part):
         )
 
 
-class DetectorManifest(_Part):
+class DetectorManifest(_ManifestPart):
     """`manifest.json` of a face detector: one file and its origin."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -174,11 +180,28 @@ class DetectorManifest(_Part):
     """Address of the file's first publication."""
     licence: str
 
+    @property
+    def all_files(self) -> tuple[ModelFile | GoldenFile, ...]:
+        """Every file beside the manifest."""
+        return self.files
+
 
 AnyManifest = Annotated[Manifest | DetectorManifest, Field(discriminator="task")]
 """A manifest of this schema; its `task` selects the kind."""
 
 _ANY_MANIFEST: Final[TypeAdapter[Manifest | DetectorManifest]] = TypeAdapter(AnyManifest)
+
+
+def by_number(version: str) -> tuple[int, int, int]:
+    """Return a sort key by the numbers of a version or of a string that begins with one.
+
+    Raises:
+        ValueError: it does not begin with three numbers.
+    """
+    found = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
+    if found is None:
+        raise ValueError(f"{version!r} is no version x.y.z")
+    return int(found[1]), int(found[2]), int(found[3])
 
 
 def read_manifest(path: Path) -> Manifest:

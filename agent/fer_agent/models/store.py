@@ -8,12 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ConfigDict
 
 from fer_agent.errors import ModelFileError
 from fer_agent.models.manifest import Manifest, read_manifest
+
+if TYPE_CHECKING:
+    from fer_agent.models.manifest import DetectorManifest
 
 _HASH_CHUNK_BYTES: Final = 1 << 20
 
@@ -98,6 +101,16 @@ def _is_detector(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and content.get("task") == "face-detection"
+
+
+def verify_folder(folder: Path, manifest: Manifest | DetectorManifest) -> None:
+    """Check that every file that a manifest names is in its folder.
+
+    Raises:
+        ModelFileError: one is missing, truncated, or of another hash.
+    """
+    for entry in manifest.all_files:
+        verify_file(folder / entry.path, sha256=entry.sha256, size_bytes=entry.bytes)
 
 
 def verify_file(path: Path, *, sha256: str, size_bytes: int | None = None) -> None:

@@ -139,3 +139,28 @@ def refused(error: OSError, folder: Path) -> AgentError:
         f"cannot write in {folder}: {error.strerror or error}",
         remedy="run this as the user who owns the folder, or set `models.path` to another one",
     )
+
+
+@contextlib.contextmanager
+def one_at_a_time(lock: Path, folder: Path, work: str) -> Iterator[None]:
+    """Hold a lock in the block, or fail at once when another process holds it.
+
+    Args:
+        lock: the lock's file.
+        folder: the folder that people know, such as the model store.
+        work: names the other holder's work in the message, such as "another sync".
+
+    Raises:
+        TemporaryError: another process holds the lock, or the disk is full.
+        ConfigError: the folder cannot be written, in the block too.
+    """
+    try:
+        with locked(lock, wait=False) as held:
+            if not held:
+                raise TemporaryError(
+                    f"{work} is under way in {folder}",
+                    remedy="wait until it has ended, and try again",
+                )
+            yield
+    except OSError as error:
+        raise refused(error, folder) from error

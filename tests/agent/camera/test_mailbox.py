@@ -29,6 +29,7 @@ def test_a_gap_stays_before_the_frames_that_follow_it() -> None:
     box.put(picture(9))
     kinds = [type(box.take(0)).__name__ for _ in range(4)]
     assert kinds == ["Gap", "CameraStatus", "Frame", "NoneType"]
+    assert box.dropped == 3  # frames; the gaps that were replaced do not count
 
 
 def test_lossless_waits_for_the_taker() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from scripted_source import ScriptedSource, Statuses, Step, open_fails, picture,
 from fer_agent.camera import capture, threaded
 from fer_agent.camera.threaded import ThreadedCamera
 from fer_agent.errors import CameraError
+from fer_agent.system.backoff import Backoff
 from fer_agent.vision.records import Frame, Gap
 
 if TYPE_CHECKING:
@@ -279,3 +281,64 @@ def test_a_frozen_picture_is_a_fault_and_stays_offline_until_it_moves() -> None:
         "offline the picture has not changed for 0.1 s",
         "online",
     ]
+
+
+class Clock:
+    """A monotonic clock of the camera's modules that a test moves on, instead of waiting."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+    def monotonic_ns(self) -> int:
+        return round(self.monotonic() * 1e9)
+
+    def move_on(self, seconds: float) -> None:
+        self.ahead_s += seconds
+
+
+def test_waits_go_on_growing_until_pictures_came_for_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    longest_s: list[float] = []
+    clock = Clock()
+
+    class Noted(Backoff):
+        def next_s(self, *, hopeless: bool = False) -> float:
+            wait_s = super().next_s(hopeless=hopeless)
+            longest_s.append(wait_s)
+            return wait_s
+
+    monkeypatch.setattr(capture, "Backoff", Noted)
+    monkeypatch.setattr(capture, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(capture, "LONGEST_WAIT_S", 0.16)
+    monkeypatch.setattr(capture, "time", clock)
+    flaps = [picture(), picture(), read_fails("loose plug")] * 5
+    minute = [picture(), partial(clock.move_on, 59), picture(), read_fails("loose plug")]
+    more = [picture(), partial(clock.move_on, 61), picture(), read_fails("loose plug"), picture()]
+    # Nothing is overdue for as long as the clock jumps.
+    one, _ = camera([*flaps, *minute, *more], lossless=True, deadline_s=1000)
+    take(one, 10 + 2 + 2 + 1)
+    limits_s = [0.01, 0.02, 0.04, 0.08, 0.16, 0.16, 0.01]
+    assert len(longest_s) == len(limits_s)
+    for wait_s, limit_s in zip(longest_s, limits_s, strict=True):
+        assert limit_s / 2 <= wait_s <= limit_s
+
+
+def test_a_taker_that_works_for_longer_than_a_gap_is_no_fault_of_the_camera(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(threaded, "time", clock)
+    # The pause is longer than the camera waits for a picture at a time.
+    pause = partial(time.sleep, 0.6)
+    one, statuses = camera([picture(), pause, picture(), pause, picture()], gap_s=30)
+    items = []
+    for item in itertools.islice(one.frames(), 3):
+        items.append(item)
+        clock.move_on(100)
+    one.close()
+    assert all(isinstance(item, Frame) for item in items)
+    assert statuses.words() == ["online"]

@@ -160,6 +160,7 @@ def test_wrong_configuration_ends_the_checks_that_need_one(tmp_path: Path) -> No
 def test_missing_and_forbidden_configurations_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Private, because nothing but a test may move /etc.
     monkeypatch.setattr(loading, "_SYSTEM_FILE", tmp_path / "etc/config.toml")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     finding = examine(None).findings[-1]
@@ -202,7 +203,7 @@ class Picamera2:
 def picamera2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file of a picamera2 that stands in for the Pi's."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(doctor_camera, "_DEVICES", tmp_path)
+    monkeypatch.setattr(doctor_camera, "DEVICES", tmp_path)
     path = tmp_path / "picamera2.py"
     path.write_text(PICAMERA2)
     return path
@@ -254,7 +255,7 @@ def test_pi_camera_in_use_names_who_locked_its_media_device(picamera2: Path) -> 
 
 
 def test_csi_camera_without_argus_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_camera, "_ARGUS_SOCKET", tmp_path / "argus_socket")
+    monkeypatch.setattr(doctor_camera, "ARGUS_SOCKET", tmp_path / "argus_socket")
     finding = doctor_camera.examine("main", "csi:0", tmp_path)
     assert finding is not None
     assert "nvargus-daemon" in finding.command
@@ -274,7 +275,7 @@ def terminal() -> Iterator[Path]:
         masters.append(near)
         device = Path(os.ttyname(far))
         os.close(far)
-        if doctor_camera._holder(device) is None:
+        if doctor_camera.holder_of(device) is None:
             break
     yield device
     for near in masters:
@@ -291,7 +292,7 @@ def test_camera_held_by_another_program_names_it(terminal: Path) -> None:
     ) as other:
         try:
             other.stdout.readline()  # type: ignore[union-attr]  # it is a pipe
-            found = doctor_camera._holder(terminal)
+            found = doctor_camera.holder_of(terminal)
         finally:
             other.stdin.close()  # type: ignore[union-attr]  # it is a pipe
     assert found == other.pid
@@ -304,7 +305,7 @@ def test_forbidden_camera_names_the_user_and_the_group(
     clip.write_bytes(b"")
     clip.chmod(stat.S_IRUSR)
     nobody = pwd.getpwnam("nobody")
-    monkeypatch.setattr(doctor_camera, "_service_user", lambda: nobody)
+    monkeypatch.setattr(doctor_camera, "service_user", lambda: nobody)
     problem = doctor_camera.examine("main", str(clip), tmp_path)
     if os.geteuid() == nobody.pw_uid:
         pytest.skip("the test runs as nobody")
@@ -346,7 +347,7 @@ def test_interpreter_of_another_abi_is_found(
 ) -> None:
     (tmp_path / "libcamera").mkdir()
     (tmp_path / "libcamera/_libcamera.cpython-39-aarch64-linux-gnu.so").touch()
-    monkeypatch.setattr(doctor_packages, "_SYSTEM_PACKAGES", tmp_path)
+    monkeypatch.setattr(doctor_packages, "SYSTEM_PACKAGES", tmp_path)
     assert "picamera2-abi" in ids(config())
 
 

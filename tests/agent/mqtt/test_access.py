@@ -205,9 +205,8 @@ def test_unusable_settings_are_configuration_errors(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret").write_text("no certificate")
     (tmp_path / "empty").touch()
-    identity = Identity("fer-1", uuid7())
 
     with pytest.raises(ConfigError, match=message) as caught:
-        MqttPublisher(MqttConfig(**settings), identity)
+        MqttPublisher(MqttConfig(**settings), Identity("fer-1", uuid7()))
 
     assert caught.value.remedy

@@ -18,6 +18,7 @@ from publishing import (
     delivered,
     event,
     health,
+    information,
     publishing,
     states,
     validate_all,
@@ -42,6 +43,7 @@ def test_a_life_from_birth_to_clean_stop(
 
     with publishing(broker.port) as publisher:
         wait_for(lambda: states(subscriber) == ["starting"])
+        publisher.info(information())
         camera = publisher.camera("front")
         camera.status(ONLINE)
         camera.publish(event(EventKind.STARTED))
@@ -234,8 +236,7 @@ def test_an_event_that_breaks_the_contract_costs_only_itself(
 
 
 def test_stopping_what_never_started_and_twice_is_harmless() -> None:
-    identity = Identity("fer-1", uuid7())
-    publisher = MqttPublisher(MqttConfig(), identity)
+    publisher = MqttPublisher(MqttConfig(), Identity("fer-1", uuid7()))
     publisher.stop()
     publisher.stop()
     assert publisher.camera("a") is publisher.camera("a")

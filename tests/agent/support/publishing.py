@@ -27,6 +27,7 @@ from fer_agent.vision.records import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+MODEL = ModelIdentity("net", "ab" * 32)
 LABELS = ("angry", "happy", "neutral")
 QUICK = SessionTiming(first_wait_s=0.05, longest_wait_s=0.4, stable_s=60, connect_s=20, stop_s=20)
 ONLINE = CameraStatus(CameraState.ONLINE)
@@ -48,22 +49,22 @@ def event(
         xyxy=np.array([10, 10, 90, 90], np.float32),
         frame_size=(640, 480),
         started_ns=now_ns - 1_000_000,
-        model=ModelIdentity("net", "ab" * 32),
+        model=MODEL,
     )
 
 
-def information(identity: Identity) -> InfoPayload:
+def information() -> InfoPayload:
     return InfoPayload(
         agent_version="1",
         python_version="3",
         os="Linux",
         board="test",
         runtime="none",
-        models=Models(classifier=ModelInfo(name="net", sha256="ab" * 32)),
+        models=Models(classifier=ModelInfo(name=MODEL.name, sha256=MODEL.sha256)),
         cameras=("front",),
         config_sha256="cd" * 32,
         deployment_context="research",
-        session=identity.session,
+        session=uuid7(),
     )
 
 
@@ -91,9 +92,7 @@ def publishing(
     config = MqttConfig(broker=f"{scheme}://127.0.0.1:{port}", **settings)
     if keepalive_s is not None:  # shorter than a configuration may have it
         config = config.model_copy(update={"keepalive_s": keepalive_s})
-    identity = Identity("fer-1", uuid7())
-    publisher = MqttPublisher(config, identity, timing=timing)
-    publisher.info(information(identity))
+    publisher = MqttPublisher(config, Identity("fer-1", uuid7()), timing=timing)
     publisher.start()
     try:
         yield publisher
