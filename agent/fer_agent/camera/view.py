@@ -113,11 +113,7 @@ class ViewedCamera:
         self.close = camera.close
 
     def frames(self) -> Iterator[Frame | Gap]:
-        """Yield the camera's frames in this view, and its gaps.
-
-        Raises:
-            CameraError: as the camera.
-        """
+        """Yield the camera's frames in this view, and its gaps."""
         for item in self._camera.frames():
             if isinstance(item, Frame):
                 self.original = item.size

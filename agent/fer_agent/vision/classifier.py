@@ -60,11 +60,7 @@ class CropClassifier:
         self._output_name, self._output_dtype = self._check_contract(manifest)
 
     def classify(self, frame: Frame, tracks: Tracks) -> EmotionScores:
-        """Classify all tracked faces of one frame in one batch.
-
-        Raises:
-            InferenceError: the runtime refused the input or failed while running.
-        """
+        """Classify all tracked faces of one frame in one batch."""
         count = len(tracks)
         if not count:
             return self._no_scores

@@ -75,9 +75,6 @@ class StreamSource:
 
         All have the size of the first one since `open`: OpenCV scales later ones to it, and none
         of its properties shows a change.
-
-        Raises:
-            CameraError: the stream ended or stopped.
         """
         started_s = time.monotonic()
         try:
