@@ -30,7 +30,7 @@ from fer_agent.demo.run import DEVICE_ID, SCENE, Demo, DemoOptions, DemoSummary
 from fer_agent.demo.scene import TOUR_S, Tour
 from fer_agent.errors import CameraError, ModelFileError, UsageError
 from fer_agent.models.store import file_sha256
-from fer_agent.watch.listener import ConnectionChange, ReceivedMessage, Watcher
+from fer_agent.watch.listener import Arrival, ReceivedMessage, Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -126,9 +126,9 @@ def settings(store: Path, source: str = SCENE) -> AgentConfig:
 def play(
     show: Demo, *, stop_at_first_event: bool = False
 ) -> tuple[DemoSummary, list[ReceivedMessage]]:
-    arrivals: list[ReceivedMessage | ConnectionChange] = []
+    arrivals: list[Arrival] = []
 
-    def on_arrival(arrived: ReceivedMessage | ConnectionChange) -> None:
+    def on_arrival(arrived: Arrival) -> None:
         arrivals.append(arrived)
         if stop_at_first_event and isinstance(arrived, ReceivedMessage) and arrived.event():
             show.stop()
@@ -170,7 +170,7 @@ class SlowToSayGoodbye(Watcher):
         super().__init__(config)
         self._goodbyes: list[ReceivedMessage] = []
 
-    def next(self, timeout_s: float) -> ReceivedMessage | ConnectionChange | None:
+    def next(self, timeout_s: float) -> Arrival | None:
         arrived = super().next(timeout_s)
         if isinstance(arrived, ReceivedMessage) and is_goodbye(arrived):
             self._goodbyes.append(arrived)
@@ -186,7 +186,7 @@ class SlowToSayGoodbye(Watcher):
 class NeverSaysGoodbye(Watcher):
     """Never hears `stopped`."""
 
-    def next(self, timeout_s: float) -> ReceivedMessage | ConnectionChange | None:
+    def next(self, timeout_s: float) -> Arrival | None:
         arrived = super().next(timeout_s)
         return None if isinstance(arrived, ReceivedMessage) and is_goodbye(arrived) else arrived
 
