@@ -41,7 +41,7 @@ LIMIT_DRIFT = 1.1
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class SoakSample:
     """What the process holds at one moment."""
 
     at: int
@@ -57,14 +57,14 @@ class Sample:
         )
 
 
-def sample(at: int, frame_ms: float) -> Sample:
+def sample(at: int, frame_ms: float) -> SoakSample:
     """Look at this process."""
     gc.collect()
     rollup = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
     (line,) = (line for line in rollup.splitlines() if line.startswith("Private_Dirty"))
     memory_mb = int(line.split()[1]) / 1024
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
-    return Sample(at, memory_mb, descriptors, threading.active_count(), frame_ms)
+    return SoakSample(at, memory_mb, descriptors, threading.active_count(), frame_ms)
 
 
 class SampledCamera:
@@ -74,7 +74,7 @@ class SampledCamera:
         self._camera = camera
         self._count = count
         self._every = every
-        self.samples: list[Sample] = []
+        self.samples: list[SoakSample] = []
         self.close = camera.close
 
     def stats(self) -> CameraStats:
@@ -99,7 +99,7 @@ class SampledCamera:
                 self._camera.close()
 
 
-def soak_clip(args: argparse.Namespace) -> list[Sample]:
+def soak_clip(args: argparse.Namespace) -> list[SoakSample]:
     """Run the composed pipeline over a looping clip."""
     shared = args.shared.resolve()
     config = AgentConfig.model_validate(
@@ -129,7 +129,7 @@ def soak_clip(args: argparse.Namespace) -> list[Sample]:
     return sampled.samples
 
 
-def soak_losses(args: argparse.Namespace) -> tuple[list[Sample], list[float]]:
+def soak_losses(args: argparse.Namespace) -> tuple[list[SoakSample], list[float]]:
     """Kill a camera's child again and again; return samples, and seconds until frames came back."""
     # As after a minute of good frames each time; else waiting would be most of the run.
     capture.LONGEST_WAIT_S = 0.5
@@ -158,7 +158,7 @@ def soak_losses(args: argparse.Namespace) -> tuple[list[Sample], list[float]]:
     return samples, back_s
 
 
-def verdict(samples: list[Sample]) -> bool:
+def verdict(samples: list[SoakSample]) -> bool:
     """Compare the last sample with the first one; print and return whether all is within limits."""
     first, last = samples[0], samples[-1]
     grown_mb = max(one.memory_mb for one in samples[1:]) - first.memory_mb

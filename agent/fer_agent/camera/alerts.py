@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class AlertSink(Protocol):
+class CameraAlerts(Protocol):
     """The receiver of alerts, such as `MqttPublisher`."""
 
     def raise_alert(self, alert_id: str, text: str) -> None:
@@ -23,7 +23,7 @@ class AlertSink(Protocol):
 
 
 def with_alert(
-    on_status: Callable[[CameraStatus], None], alerts: AlertSink, camera: str
+    on_status: Callable[[CameraStatus], None], alerts: CameraAlerts, camera: str
 ) -> Callable[[CameraStatus], None]:
     """Return a status listener that also raises the alert `camera-<name>` while it is offline.
 

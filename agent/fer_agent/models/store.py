@@ -1,4 +1,4 @@
-"""The folders of models: the configured store first, then the models shipped with this package.
+"""The folders of models, first in the configured store, then among those of this package.
 
 A model is a folder `<name>/` with `manifest.json` and the files it names.
 """
@@ -16,7 +16,7 @@ from fer_agent.errors import ModelFileError
 from fer_agent.models.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
-    from fer_agent.models.manifest import DetectorManifest
+    from fer_agent.models.manifest import DetectorManifest, GoldenFile, ModelFile
 
 _HASH_CHUNK_BYTES: Final = 1 << 20
 
@@ -36,10 +36,7 @@ class StoredModel(BaseModel):
             ModelContractError: the model has no file of that precision.
             ModelFileError: the file is missing or is not the one the manifest names.
         """
-        entry = self.manifest.file(precision)
-        path = self.folder / entry.path
-        verify_file(path, sha256=entry.sha256, size_bytes=entry.bytes)
-        return path
+        return self._verified(self.manifest.file(precision))
 
     def golden_file(self) -> Path | None:
         """Return the path of the golden inputs after checking size and hash; None without any.
@@ -47,9 +44,10 @@ class StoredModel(BaseModel):
         Raises:
             ModelFileError: the file is missing or is not the one the manifest names.
         """
-        entry = self.manifest.golden
-        if entry is None:
-            return None
+        golden = self.manifest.golden
+        return None if golden is None else self._verified(golden)
+
+    def _verified(self, entry: ModelFile | GoldenFile) -> Path:
         path = self.folder / entry.path
         verify_file(path, sha256=entry.sha256, size_bytes=entry.bytes)
         return path

@@ -90,12 +90,7 @@ class GstSource:
             ) from error
 
     def read(self) -> Frame | Gap | None:
-        """Wait a moment for the next picture; return None when a pipeline that may end has ended.
-
-        Raises:
-            TimeoutError: it is not there yet.
-            CameraError: the pipeline ended, with GStreamer's message.
-        """
+        """Wait a moment for the next picture; return None at the end of a pipeline that may end."""
         if self._child is None:
             return None
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from fer_agent.errors import CameraError
@@ -15,8 +15,7 @@ _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 _USER_AGENT = "fer-agent"
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(NamedTuple):
     """A server's status code and content type."""
 
     status: int
@@ -64,36 +63,26 @@ def _unreachable(error: Exception, scheme: str, host: str, port: int) -> CameraE
 
 
 def _explain(url: str, answer: _Answer, *, with_credentials: bool) -> CameraError:
-    if answer.status in (401, 403, 407):
-        if with_credentials:
-            return CameraError(
-                f"{url} refused the user name or password",
-                remedy="check `username` and the contents of `password_file`",
-            )
-        return CameraError(
-            f"{url} wants a user name and password",
-            remedy="set the camera's `username` and `password_file`",
-        )
-    if answer.status == 404:
-        return CameraError(
-            f"the camera has no stream at {url}",
-            remedy="look up the stream's path in the camera's manual",
-        )
-    if answer.status >= 400:
-        return CameraError(
-            f"{url} answers with error {answer.status}",
-            remedy="restart the camera; it may allow one viewer only",
-        )
-    if "html" in answer.content_type:
-        return CameraError(
-            f"{url} is a web page, not a stream",
-            remedy="look up the stream's own address in the camera's manual",
-        )
-    kind = f" ({answer.content_type})" if answer.content_type else ""
-    return CameraError(
-        f"{url} answers, but sends nothing that can be decoded{kind}",
-        remedy="choose H.264 or MJPEG in the camera's settings",
-    )
+    if answer.status in (401, 403, 407) and with_credentials:
+        text = f"{url} refused the user name or password"
+        remedy = "check `username` and the contents of `password_file`"
+    elif answer.status in (401, 403, 407):
+        text = f"{url} wants a user name and password"
+        remedy = "set the camera's `username` and `password_file`"
+    elif answer.status == 404:
+        text = f"the camera has no stream at {url}"
+        remedy = "look up the stream's path in the camera's manual"
+    elif answer.status >= 400:
+        text = f"{url} answers with error {answer.status}"
+        remedy = "restart the camera; it may allow one viewer only"
+    elif "html" in answer.content_type:
+        text = f"{url} is a web page, not a stream"
+        remedy = "look up the stream's own address in the camera's manual"
+    else:
+        kind = f" ({answer.content_type})" if answer.content_type else ""
+        text = f"{url} answers, but sends nothing that can be decoded{kind}"
+        remedy = "choose H.264 or MJPEG in the camera's settings"
+    return CameraError(text, remedy=remedy)
 
 
 def _ask(parts: SplitResult, host: str, port: int) -> _Answer:

@@ -90,12 +90,7 @@ class V4l2Source:
         self._known, self._bad = info, 0
 
     def read(self) -> Frame | Gap | None:
-        """Wait up to a second for the next picture.
-
-        Raises:
-            TimeoutError: none came.
-            CameraError: the device is gone, or gives nothing that decodes.
-        """
+        """Wait up to a second for the next picture; ten in a row that do not decode are a fault."""
         started_s = time.monotonic()
         try:
             _, image = self._capture.read()
