@@ -1,4 +1,4 @@
-"""Recall, false alarms and time of both face detectors, and what the second look is worth.
+"""Recall, false alarms and time of both face detectors, and the gain of the second look.
 
 Web photos with one or more faces labelled by people (eyes, nose, mouth), and photos without a face,
 from the shared archive; all are gray.
@@ -42,7 +42,7 @@ class Photo(NamedTuple):
     teacher: list[dict[str, Any]]
 
 
-class CountingSession(OnnxSession):
+class CountedOnnxSession(OnnxSession):
     """A session that counts its runs."""
 
     runs = 0
@@ -126,7 +126,7 @@ def main() -> None:
     args = parser.parse_args()
     cv2.setNumThreads(1)
     config = DetectorConfig()
-    session = CountingSession(args.shared / "models" / "yunet_s_dynamic.onnx")
+    session = CountedOnnxSession(args.shared / "models" / "yunet_s_dynamic.onnx")
     yunet = YuNetDetector(session, config)
     web, empty = load(args.shared, args.every)
     for name, detector in (("YuNet", yunet), ("Haar", HaarDetector(config))):

@@ -1,4 +1,4 @@
-"""What a live face costs: FER2013's test faces pasted into photos, found and read by the agent.
+"""Accuracy on live faces: FER2013's test faces pasted into photos, found and classified.
 
 For each size the share of faces that YuNet finds, the classifier's accuracy on the crops that the
 agent cuts around them, and its accuracy on the very same faces as the data set has them. Photos are
@@ -7,7 +7,7 @@ taken as they are, with a longer side of up to 352 pixels, which the detector sc
     python benchmarks/faces_in_frames.py --shared ../shared [--model models/microexpnet-fer2013]
         [--every 10] [--json]
 
-A model trained on FER+ is judged by FER+'s votes, as `fer-train evaluate` does.
+A model trained on FER+ is evaluated on FER+'s votes, as `fer-train evaluate` does.
 """
 
 from __future__ import annotations
