@@ -81,8 +81,7 @@ def sync(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Names of models; by default those in use and `models.names`.",
-            show_default=False,
+            help="Names of models; by default those in use and `models.names`.", show_default=False
         ),
     ] = None,
     *,

@@ -386,7 +386,7 @@ def test_every_finding_has_a_remedy_and_a_command(config: Callable[..., Path]) -
 
 def test_every_finding_is_in_the_manual(root: Path) -> None:
     manual = (root / "docs/doctor.md").read_text()
-    sources = "".join(path.read_text() for path in (root / "agent/fer_agent").glob("doctor*.py"))
+    sources = "".join(path.read_text() for path in (root / "agent/fer_agent/doctor").glob("*.py"))
     named = set(re.findall(r"Finding\(\s*\"([a-z0-9-]+)\"", sources)) | {
         "runtime-provider",
         "package-broken",

@@ -13,12 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fer_agent.errors import (
-    AgentError,
-    ModelError,
-    UsageError,
-    VerificationError,
-)
+from fer_agent.errors import AgentError, ModelError, UsageError, VerificationError
 from fer_agent.measure import record, renewal
 from fer_agent.measure.fingerprint import model_sha256
 from fer_agent.measure.resolve import resolve
