@@ -23,7 +23,6 @@ import numpy as np
 from fer_agent.config.model import DetectorConfig
 from fer_agent.detector.yunet import YuNetDetector
 from fer_agent.inference.onnx import OnnxSession
-from fer_agent.models.manifest import read_manifest
 from fer_agent.models.store import StoredModel
 from fer_agent.vision.classifier import CropClassifier
 from fer_trainer.data.faceset import Split
@@ -44,8 +43,8 @@ def main() -> None:
     args = parser.parse_args()
     cv2.setNumThreads(1)
     data = args.shared / "data"
-    manifest = read_manifest(args.model / "manifest.json")
-    model = StoredModel(folder=args.model, manifest=manifest)
+    model = StoredModel.read(args.model)
+    manifest = model.manifest
     classifier = CropClassifier(OnnxSession(model.verified_file(args.precision)), manifest)
     yunet = OnnxSession(args.shared / "models" / "yunet_s_dynamic.onnx")
     source = Source(data / "fer2013.tar.xz", votes=data / "ferplus_votes.csv")

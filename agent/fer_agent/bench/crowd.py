@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MOST_FACES: Final = 8
 FPS: Final = 30.0
 PICTURES: Final = 60
-"""Pictures of one round, two seconds; people sway in whole periods, so that nobody jumps."""
+"""Pictures of one round, two seconds; people sway in whole periods, without a jump."""
 
 _QUALITY = 90
 _SWAY_PX = 14

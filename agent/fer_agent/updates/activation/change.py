@@ -176,8 +176,7 @@ class ModelChange:
     def _measure(self, folder: Path) -> None:
         """Measure a version before it takes over; one that cannot be measured runs plain."""
         try:
-            manifest = read_manifest(folder / "manifest.json")
-            measured = self.measure(StoredModel(folder=folder, manifest=manifest))
+            measured = self.measure(StoredModel.read(folder))
         except AgentError as error:
             logger.warning("%s was not measured and runs plain: %s", folder.name, error)
         else:
