@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from fer_agent.bench.record import (
-    SCHEMA_VERSION,
-    BenchReport,
-    ComparedFigure,
-    Comparison,
-)
+from fer_agent.bench.record import SCHEMA_VERSION, BenchReport, ComparedFigure, Comparison
 from fer_agent.bench.table import Table
 from fer_agent.errors import UsageError
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-BATCH: Final = 1
 WARMUP: Final = 100
 RUNS: Final = 1000
 

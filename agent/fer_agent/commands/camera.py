@@ -7,12 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fer_agent.commands.options import (
-    ConfigOption,
-    JsonOption,
-    option,
-    overrides,
-)
+from fer_agent.commands.options import ConfigOption, JsonOption, option, overrides
 from fer_agent.commands.terminal import print_json, progress_bar
 from fer_agent.errors import FindingsError
 
@@ -45,8 +40,7 @@ def camera_list(*, as_json: JsonOption = False) -> None:
 @app.command("test")
 def camera_test(
     source: Annotated[
-        str | None,
-        typer.Argument(help="A source, or a camera's name in the configuration."),
+        str | None, typer.Argument(help="A source, or a camera's name in the configuration.")
     ] = None,
     *,
     config: ConfigOption = None,

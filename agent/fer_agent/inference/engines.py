@@ -97,9 +97,7 @@ def source_precision(precision: str, version: tuple[int, ...]) -> str:
 
 
 def open_engine(
-    network: Network,
-    store: Path,
-    on_progress: Callable[[float], None] = lambda _share: None,
+    network: Network, store: Path, on_progress: Callable[[float], None] = lambda _share: None
 ) -> TensorRtSession:
     """Load a network's engine, and build it first if there is none for this board.
 
@@ -200,10 +198,7 @@ def _converse(task: EngineTask, on_progress: Callable[[float], None]) -> tuple[d
     """Run the building process; return its last line, which may be empty, and its exit status."""
     said: dict[str, Any] = {}
     with subprocess.Popen(  # noqa: S603  our own interpreter and module
-        [sys.executable, "-m", _MODULE],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-m", _MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         # The end of this program does not wait for an engine.
         atexit.register(process.kill)

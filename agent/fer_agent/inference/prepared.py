@@ -53,7 +53,9 @@ def open_session(path: Path, sha256: str, store: Path, *, threads: int) -> OnnxS
     Raises:
         ModelError, InferenceError: as `OnnxSession`, of the file itself.
     """
-    folder = _folder_of(store, sha256)
+    parts = (sha256, available.version("onnx"), board.instruction_sets())
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    folder = store / ".state" / "prepared" / key[:24]
     try:
         if not _is_whole(folder):
             _prepare(path, folder)
@@ -61,12 +63,6 @@ def open_session(path: Path, sha256: str, store: Path, *, threads: int) -> OnnxS
     except (OSError, AgentError) as error:
         logger.info("%s is not kept ready for the next start: %s", path, error)
     return OnnxSession(path, threads=threads)
-
-
-def _folder_of(store: Path, sha256: str) -> Path:
-    parts = (sha256, available.version("onnx"), board.instruction_sets())
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return store / ".state" / "prepared" / key[:24]
 
 
 def _is_whole(folder: Path) -> bool:
@@ -105,7 +101,9 @@ def _prepare(path: Path, folder: Path) -> None:
         finally:  # gone already when all went well
             shutil.rmtree(partial, ignore_errors=True)
         durable.sync_folder(folder.parent)
-        _prune(folder.parent)
+        kept = [path for path in folder.parent.iterdir() if path.is_dir()]
+        for old in sorted(kept, key=lambda each: each.stat().st_mtime_ns)[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _write(path: Path, folder: Path) -> None:
@@ -119,9 +117,3 @@ def _write(path: Path, folder: Path) -> None:
     tolerance = golden.TOLERANCES["fp32"]  # the same arithmetic, whatever the file's precision
     golden.check(OnnxSession(path, ready=folder / _MODEL), answers, tolerance)
     (folder / _HASHES).write_text(json.dumps(_hashes(folder)), encoding="ascii")
-
-
-def _prune(parent: Path) -> None:
-    folders = [path for path in parent.iterdir() if path.is_dir()]
-    for old in sorted(folders, key=lambda each: each.stat().st_mtime_ns)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)

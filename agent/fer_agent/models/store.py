@@ -29,6 +29,15 @@ class StoredModel(BaseModel):
     folder: Path
     manifest: Manifest
 
+    @classmethod
+    def read(cls, folder: Path) -> StoredModel:
+        """Read the manifest of a model folder.
+
+        Raises:
+            ModelError: as `read_manifest`.
+        """
+        return cls(folder=folder, manifest=read_manifest(folder / "manifest.json"))
+
     def verified_file(self, precision: str = "fp32") -> Path:
         """Return the path of one of the model's files after checking its size and hash.
 
@@ -76,7 +85,7 @@ def find_model(name: str, store: Path | None = None) -> StoredModel:
     for place in places:
         folder = place / name
         if (folder / "manifest.json").is_file():
-            return StoredModel(folder=folder, manifest=read_manifest(folder / "manifest.json"))
+            return StoredModel.read(folder)
     looked = " and ".join(str(place) for place in places)
     raise ModelFileError(
         f"no model named {name!r} in {looked}",

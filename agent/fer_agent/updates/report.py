@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, ValidationError
 
 from fer_agent.system import durable
+from fer_agent.updates.activation.journal import STATE_FOLDER, StateRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-STATE_FOLDER: Final = ".state"
 
 Outcome = Literal["current", "updated", "installed", "available", "refused", "too-new", "failed"]
 """The outcome of a sync for one model.
@@ -26,11 +25,7 @@ Outcome = Literal["current", "updated", "installed", "available", "refused", "to
 """
 
 
-class _SyncRecord(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
-
-
-class ModelReport(_SyncRecord):
+class ModelReport(StateRecord):
     """One model's part of a sync."""
 
     name: str
@@ -43,7 +38,7 @@ class ModelReport(_SyncRecord):
     """Why, in a sentence for people, where the outcome alone does not say it."""
 
 
-class Failure(_SyncRecord):
+class Failure(StateRecord):
     """The reason why a sync failed."""
 
     at: AwareDatetime
@@ -53,7 +48,7 @@ class Failure(_SyncRecord):
     exit_code: int
 
 
-class SyncReport(_SyncRecord):
+class SyncReport(StateRecord):
     """One sync."""
 
     schema_version: Literal[1] = 1

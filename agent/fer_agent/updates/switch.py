@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fer_agent.errors import InferenceError, ModelError, VerificationError
-from fer_agent.models.manifest import DetectorManifest, read_any_manifest
-from fer_agent.models.store import file_sha256, shipped_folder
+from fer_agent.models.manifest import DetectorManifest
 from fer_agent.updates.activation import state
 from fer_agent.updates.activation.change import configured
 from fer_agent.updates.activation.journal import ModelVersion
@@ -19,21 +18,6 @@ if TYPE_CHECKING:
     from fer_agent.config.model import AgentConfig
     from fer_agent.updates.activation.change import ModelChange
     from fer_agent.updates.catalog import CatalogRelease
-
-
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """The version of a model that is in use here.
-
-    Attributes:
-        version: its number.
-        manifest_sha256: hash of its manifest's file, which names all others.
-        from_store: whether it was downloaded, not shipped or put there by hand.
-    """
-
-    version: str
-    manifest_sha256: str
-    from_store: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +40,9 @@ class Switch:
         keep = Keep(versions=config.models.keep_versions, bytes=config.models.keep_bytes)
         return cls(store, configured(config), keep)
 
-    def installed(self, name: str) -> Installed | None:
-        """Return the version in use under a name; None without one that can be read."""
-        for place in (self.store, shipped_folder()):
-            path = place / name / "manifest.json"
-            try:
-                manifest = read_any_manifest(path)
-                digest = file_sha256(path)
-            except (OSError, ModelError):
-                continue
-            linked = Versions(self.store, name).linked() is not None
-            return Installed(manifest.version, digest, place == self.store and linked)
-        return None
+    def downloaded(self, name: str) -> bool:
+        """Return whether the version in use under a name came from a repository."""
+        return Versions(self.store, name).current() is not None
 
     def names(self) -> set[str]:
         """Return the names of the models whose downloaded version runs."""

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, ValidationError
 
 from fer_agent.system import durable
 from fer_agent.system.clock import clock_synced
+from fer_agent.updates.activation.journal import StateRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,16 +32,10 @@ class UnknownClientError(TypeError):
     """The installed update client does not keep its time as versions 6 and 7 do."""
 
 
-class _Kept(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
+class _Kept(StateRecord):
     schema_version: Literal[1] = 1
     time: AwareDatetime
     """UTC; a sync succeeded then, by a synchronised clock."""
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +49,7 @@ class TrustedTime:
     """
 
     path: Path
-    now: Callable[[], datetime] = _now
+    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
     synced: Callable[[], bool | None] = clock_synced
 
     def read(self) -> datetime:

@@ -13,12 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fer_agent.errors import (
-    AgentError,
-    ModelError,
-    UsageError,
-    VerificationError,
-)
+from fer_agent.errors import AgentError, ModelError, UsageError, VerificationError
 from fer_agent.measure import record, renewal
 from fer_agent.measure.fingerprint import model_sha256
 from fer_agent.measure.resolve import resolve
@@ -181,8 +176,7 @@ class ModelChange:
     def _measure(self, folder: Path) -> None:
         """Measure a version before it takes over; one that cannot be measured runs plain."""
         try:
-            manifest = read_manifest(folder / "manifest.json")
-            measured = self.measure(StoredModel(folder=folder, manifest=manifest))
+            measured = self.measure(StoredModel.read(folder))
         except AgentError as error:
             logger.warning("%s was not measured and runs plain: %s", folder.name, error)
         else:

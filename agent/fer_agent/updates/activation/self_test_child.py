@@ -23,7 +23,6 @@ from pydantic import BaseModel, ConfigDict
 from fer_agent.errors import AgentError
 from fer_agent.inference import golden
 from fer_agent.inference.onnx import OnnxSession
-from fer_agent.models.manifest import read_manifest
 from fer_agent.models.store import StoredModel
 from fer_agent.vision.classifier import CropClassifier
 
@@ -138,10 +137,9 @@ class _Loaded:
 
 
 def _load(folder: Path, task: SelfTestTask) -> _Loaded:
-    manifest = read_manifest(folder / "manifest.json")
-    model = StoredModel(folder=folder, manifest=manifest)
+    model = StoredModel.read(folder)
     session = OnnxSession(model.verified_file(task.precision), threads=task.threads)
-    return _Loaded(model, session, CropClassifier(session, manifest))
+    return _Loaded(model, session, CropClassifier(session, model.manifest))
 
 
 def _race(candidate: _Loaded, current: _Loaded | None) -> tuple[float, float | None]:
