@@ -189,13 +189,30 @@ def apart(sequences: Iterable[Iterable[TrackedFrame]]) -> list[TrackedFrame]:
     ]
 
 
-def simulated(make: NewMotion, fps: float | None, count: int) -> tuple[TrackFigures, TrackFigures]:
-    """Return the figures of the tracker and the best possible ones, over so many scenes."""
-    scenes = [
-        list(looks(make(random), fps, random))
-        for random in map(np.random.default_rng, range(count))
-    ]
-    return track_figures(apart(map(track, scenes))), track_figures(apart(map(know, scenes)))
+class Simulated(NamedTuple):
+    """Figures of a number of scenes.
+
+    Attributes:
+        ours: the tracker's.
+        best: the best possible ones.
+        kept: scenes in which everybody kept the first id.
+    """
+
+    ours: TrackFigures
+    best: TrackFigures
+    kept: int
+
+
+def simulated(make: NewMotion, fps: float | None, count: int) -> Simulated:
+    """Track the people of so many scenes."""
+    randoms = map(np.random.default_rng, range(count))
+    scenes = [list(looks(make(random), fps, random)) for random in randoms]
+    tracked = [list(track(scene)) for scene in scenes]
+    return Simulated(
+        ours=track_figures(apart(tracked)),
+        best=track_figures(apart(map(know, scenes))),
+        kept=sum(not track_figures(frames).switches for frames in tracked),
+    )
 
 
 def clip(path: Path, detector: YuNetDetector, every: int) -> Iterator[Look]:
@@ -209,12 +226,14 @@ def clip(path: Path, detector: YuNetDetector, every: int) -> Iterator[Look]:
         yield Look(picture.at_s, owners, xyxy, owners, xyxy)
 
 
-def line(name: str, rate: str, ours: TrackFigures, best: TrackFigures | None) -> str:
+def line(
+    name: str, rate: str, ours: TrackFigures, best: TrackFigures | None = None, kept: str = ""
+) -> str:
     """Return a row of the table."""
     figures = (ours.hota, best and best.hota, ours.idf1, best and best.idf1)
     cells = [f"{figure:.3f}" if figure is not None else "" for figure in figures]
     numbers = "".join(f"{cell:>8}" for cell in cells)
-    return f"{name:42}{rate:>8}{numbers}{ours.switches:>10}{ours.faces:>8}"
+    return f"{name:42}{rate:>8}{numbers}{ours.switches:>10}{ours.faces:>8}{kept:>8}"
 
 
 def main() -> None:
@@ -223,19 +242,20 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=50, help="simulated scenes for each row")
     parser.add_argument("--shared", type=Path, help="folder with media/ and models/, for the clips")
     args = parser.parse_args()
-    header = f"{'HOTA':>8}{'best':>8}{'IDF1':>8}{'best':>8}{'switches':>10}{'faces':>8}"
+    header = f"{'HOTA':>8}{'best':>8}{'IDF1':>8}{'best':>8}{'switches':>10}{'faces':>8}{'kept':>8}"
     print(f"{'scene':42}{'fps':>8}{header}")
     for make, fps in itertools.product(SCENES, RATES):
         name = make(np.random.default_rng(0)).name
         rate = "1 to 30" if fps is None else f"{fps:g}"
-        print(line(name, rate, *simulated(make, fps, args.scenes)), flush=True)
+        ours, best, kept = simulated(make, fps, args.scenes)
+        print(line(name, rate, ours, best, f"{kept}"), flush=True)
     if args.shared is not None:
         session = OnnxSession(args.shared / "models" / "yunet_s_dynamic.onnx")
         detector = YuNetDetector(session, DetectorConfig())
         for path in sorted((args.shared / "media").glob("*.gif")):
             for every in (1, 3, 11):
                 ours = track_figures(list(track(clip(path, detector, every))))
-                print(line(path.stem[:41], f"{11.8 / every:.1f}", ours, None), flush=True)
+                print(line(path.stem[:41], f"{11.8 / every:.1f}", ours), flush=True)
 
 
 if __name__ == "__main__":

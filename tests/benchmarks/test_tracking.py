@@ -85,9 +85,11 @@ def test_nothing_reported_scores_nothing() -> None:
 def test_the_tracker_keeps_most_ids_of_simulated_scenes(
     make: tracking.NewMotion, fps: float | None
 ) -> None:
-    ours, best = tracking.simulated(make, fps, 4)
+    ours, best, kept = tracking.simulated(make, fps, 4)
     assert 0.5 < ours.hota < best.hota < 1
     assert ours.switches < 0.05 * ours.faces
+    assert 4 - ours.switches <= kept <= 4
+    assert (kept == 4) == (ours.switches == 0)
     assert ours.faces == best.faces
     assert best.switches == 0
 
@@ -113,7 +115,7 @@ def test_the_script_prints_a_row_for_each_scene_and_clip(root: Path, shared: Pat
         cwd=root, check=True, capture_output=True, text=True,
     )  # fmt: skip
     header, *rows = done.stdout.splitlines()
-    assert header.split() == ["scene", "fps", "HOTA", "best", "IDF1", "best", "switches", "faces"]
+    assert " ".join(header.split()) == "scene fps HOTA best IDF1 best switches faces kept"
     assert len(rows) == 3 * 6 + 3 * 3
     clips = [row.split() for row in rows[18:]]
     assert [row[4] for row in clips] == ["0"] * 9  # as the tracker's own tests have it

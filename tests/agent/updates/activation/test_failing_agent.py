@@ -27,7 +27,7 @@ TRAITS = {"fails_on_white": True, "white": 190.0}
 """Fails on the face in the bright portrait below, 221 on average, and not in the dark one, 151."""
 
 
-class Device:
+class PortraitBoard:
     """A board with a store, a face detector and two portraits to look at."""
 
     def __init__(self, folder: Path, store: Path, shared: Path) -> None:
@@ -104,7 +104,7 @@ def test_the_start_after_a_version_broke_the_agent_goes_back_to_the_one_before(
     wait_for: Callable[..., None],
 ) -> None:
     """Both versions fail on the bright portrait, so the one before cannot take over at once."""
-    device = Device(tmp_path, store, shared)
+    device = PortraitBoard(tmp_path, store, shared)
     device.activate(stage("1.0.0", **TRAITS))
     device.confirm(wait_for)
     device.activate(stage("1.1.0", **TRAITS))
