@@ -4,11 +4,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test check format test-hardware clean
+.PHONY: demo test test-all check format test-hardware clean
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations 25 $(MARKS) $(PYTEST_ARGS)
+PUBLISH := tests/trainer/publish
 INPUTS := pyproject.toml $(wildcard constraints/*.txt)
 
 # pip works under the pins of this Python, and says one line a package on its way.
@@ -24,8 +27,14 @@ endef
 demo: $(VENV)/.installed-demo
 	@$(BIN)/fer-agent demo $(DEMO_ARGS)
 
+# torch takes 600 MB of each process that collects a test of it, so those tests run by themselves.
 test: packages check
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) tests/agent tests/provisioning tests/system $(PUBLISH)
+	$(PYTEST) tests/trainer --ignore $(PUBLISH)
+
+# The tests marked `exhaustive` as well: kills by the hundred, arm64 emulation, every training.
+test-all: MARKS := -m "not hardware"
+test-all: test
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check
@@ -34,6 +43,7 @@ check: $(VENV)/.installed-test
 	$(BIN)/mypy scripts/architecture.py
 	$(BIN)/mypy
 	$(BIN)/mypy scripts/constraints.py
+	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix
@@ -44,7 +54,7 @@ test-hardware: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m hardware $(PYTEST_ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 .PHONY: packages
 packages:

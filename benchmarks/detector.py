@@ -1,4 +1,4 @@
-"""Recall, false alarms and time of both face detectors, and what the second look is worth.
+"""Recall, false alarms and time of both face detectors, and the gain of the second pass.
 
 Web photos with one or more faces labelled by people (eyes, nose, mouth), and photos without a face,
 from the shared archive; all are gray.

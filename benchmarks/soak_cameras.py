@@ -11,7 +11,6 @@ less than a tenth.
 from __future__ import annotations
 
 import argparse
-import functools
 import gc
 import os
 import signal
@@ -27,7 +26,6 @@ import cv2
 from fer_agent.app import compose
 from fer_agent.camera import capture
 from fer_agent.camera.backends.gstreamer import GstSource
-from fer_agent.camera.backoff import Backoff
 from fer_agent.camera.sources import make_camera
 from fer_agent.camera.threaded import ThreadedCamera
 from fer_agent.config.model import AgentConfig
@@ -134,7 +132,7 @@ def soak_clip(args: argparse.Namespace) -> list[Sample]:
 def soak_losses(args: argparse.Namespace) -> tuple[list[Sample], list[float]]:
     """Kill a camera's child again and again; return samples, and seconds until frames came back."""
     # As after a minute of good frames each time; else waiting would be most of the run.
-    capture.Backoff = functools.partial(Backoff, cap_s=0.5)  # type: ignore[misc, assignment]  # as above
+    capture.LONGEST_WAIT_S = 0.5
     elements = ["videotestsrc", "is-live=true", "pattern=ball"]
     source = GstSource(elements, width=320, height=240, name="the test picture")
     statuses: list[CameraStatus] = []

@@ -1,13 +1,15 @@
-"""What all tests share: the data beside the checkout, programs of the system, and CI's strictness.
+"""Fixtures and rules that all tests share.
 
-A test that lacks something of its surroundings skips with a reason; where `CI` is set that is a
-failure, because nobody reads there what was left out.
+A test that lacks something of its surroundings skips with a reason. Where `CI` is set a skip is a
+failure, because nobody reads a log that is green. A skip for want of the shared data is none: only
+its owners have it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import resource
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
-HARDWARE_COMMAND = "make test-hardware"
-DESELECTED = pytest.StashKey[int]()
+LEFT_OUT = {"hardware": "make test-hardware", "exhaustive": "make test-all"}
+"""Marks of tests that run only when asked for, and the command that asks for them."""
+
+NO_DATA = "no shared data at"
+REMARKS = pytest.StashKey[list[str]]()
+"""Lines for the end of the output; the workers of pytest-xdist send theirs to the controller."""
 
 
 def _shared_folder() -> Path:
@@ -37,7 +43,7 @@ def shared() -> Path:
     """The folder of data sets and media that stays outside the repository."""
     folder = _shared_folder()
     if not folder.is_dir():
-        pytest.skip(f"no shared data at {folder}; name its folder in FER_SHARED")
+        pytest.skip(f"{NO_DATA} {folder}; name its folder in FER_SHARED")
     return folder
 
 
@@ -68,16 +74,37 @@ def _logging_as_it_was() -> Iterator[None]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("markexpr"):
         return
-    hardware = [item for item in items if item.get_closest_marker("hardware")]
-    config.stash[DESELECTED] = len(hardware)
-    if hardware:
-        config.hook.pytest_deselected(items=hardware)
-        items[:] = [item for item in items if item not in hardware]
+    for mark, command in LEFT_OUT.items():
+        left_out = [item for item in items if item.get_closest_marker(mark)]
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if item not in left_out]
+            _remarks(config).append(f"{len(left_out)} {mark} tests left out: `{command}`")
 
 
-def pytest_report_collectionfinish(config: pytest.Config) -> str:
-    count = config.stash.get(DESELECTED, 0)
-    return f"{count} tests need hardware; run them with `{HARDWARE_COMMAND}`" if count else ""
+def _remarks(config: pytest.Config) -> list[str]:
+    return config.stash.setdefault(REMARKS, [])
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    remarks, name = _remarks(session.config), os.environ.get("PYTEST_XDIST_WORKER", "pytest")
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    remarks.append(f"peak memory of {name}: {peak_mib} MiB")
+    if hasattr(session.config, "workeroutput"):  # in a worker
+        session.config.workeroutput["remarks"] = remarks
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    if not error:  # else it died, and sent nothing
+        _remarks(node.config).extend(node.workeroutput["remarks"])
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    for remark in sorted(set(_remarks(config))):
+        terminalreporter.write_line(remark)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -99,6 +126,8 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 def _fail_if_skipped_in_ci(report: Any) -> None:
     if report.outcome == "skipped" and os.environ.get("CI"):
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+        if NO_DATA in reason:
+            return
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI does not accept: {reason}"

@@ -1,7 +1,7 @@
-"""The command line: what stands under which name, and how errors end it.
+"""The command line: the commands' names, and the exit codes of errors.
 
-Importing this module loads the standard library and Typer, nothing else; each command imports
-what it needs when it runs. Only this module and `fer_agent.commands` print or exit.
+Importing this module loads only the standard library and Typer; each command imports the rest when
+it runs. Only this module and `fer_agent.commands` print or exit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ app.add_typer(bench.app)
 
 
 class LogLevel(str, Enum):
-    """How much the log says."""
+    """The log's level."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -53,7 +53,7 @@ def main() -> None:
         typer.echo(f"  {error.remedy}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # The reader of our output went away, as `head` does; that is no fault of ours.
+        # The reader of the output has ended, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception:  # noqa: BLE001 - process boundary: the traceback is shown, the exit says bug

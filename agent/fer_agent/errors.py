@@ -1,4 +1,4 @@
-"""The error tree. Every deliberate error says what happened, what to do, and how the process ends.
+"""The error tree: message, remedy and exit code of every deliberate error.
 
     AgentError                  70  a bug, if nothing below fits
     ├── UsageError               2  the command line asks for something impossible
@@ -17,7 +17,7 @@
     ├── VerificationError       76  a downloaded update fails verification
     └── CredentialsError        77  user, password or certificate refused
 
-Exit codes follow sysexits(3); DESIGN of the commands lists them. Only `cli.py` acts on them.
+Exit codes follow sysexits(3). Only `cli.py` acts on them.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from typing import ClassVar
 
 
 class AgentError(Exception):
-    """What happened, in one sentence with the value, and one sentence on what to do.
+    """An error with one sentence on the fault, with the value, and one on the remedy.
 
     Attributes:
-        remedy: what the reader can do about it; never empty.
+        remedy: the action that the reader can take; never empty.
         exit_code: the process's exit status when the error ends a command.
     """
 
@@ -65,11 +65,11 @@ class ModelError(AgentError):
 
 
 class ModelFileError(ModelError):
-    """A model file is missing, truncated or has another hash than its manifest says."""
+    """A model file is missing, truncated or has another hash than in its manifest."""
 
 
 class ModelContractError(ModelError):
-    """A model's labels, input or outputs are not what its manifest says."""
+    """A model's labels, input or outputs differ from its manifest."""
 
 
 class InferenceError(AgentError):
@@ -77,7 +77,7 @@ class InferenceError(AgentError):
 
 
 class UnavailableError(AgentError):
-    """Something outside the agent is not there."""
+    """Something outside the agent is unavailable."""
 
     exit_code = 69
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 import select
 import signal
@@ -27,6 +28,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from fer_agent.cli import main
 from fer_agent.inference.onnx import OnnxSession
 from fer_agent.vision.records import Frame
 
@@ -60,6 +62,29 @@ def free_port() -> int:
 def port() -> int:
     """A port for a server that goes and comes back."""
     return free_port()
+
+
+@pytest.fixture
+def fer_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """A function that runs a command line in this process, away from this user's settings."""
+
+    def run(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
+        words = ["fer-agent", *map(str, arguments)]
+        with monkeypatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith("FER_")]:
+                patch.delenv(name)
+            for name, text in ({"XDG_CONFIG_HOME": str(tmp_path)} | env).items():
+                patch.setenv(name, text)
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "argv", words)
+            with pytest.raises(SystemExit) as ended:
+                main()
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(words, ended.value.code or 0, said.out, said.err)
+
+    return run
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ from fer_agent.models.store import find_model
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.exhaustive, pytest.mark.xdist_group("arm64"), pytest.mark.timeout(2400)]
 
 NAME = "microexpnet-fer2013"
 SUITE, PYTHON = "bookworm", "311"
@@ -67,7 +67,7 @@ exec chroot "$@"
 LOGITS = f"""
 import json, sys
 from fer_agent.inference import golden
-from fer_agent.models import store
+from fer_agent.models.store import find_model
 from fer_agent.inference.onnx import OnnxSession
 model = find_model({NAME!r})
 inputs = golden.of_model(model).input

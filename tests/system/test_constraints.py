@@ -38,7 +38,14 @@ def test_pins_keep_what_a_target_cannot_have(root: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param("default", marks=pytest.mark.exhaustive),
+        pytest.param("py310", marks=pytest.mark.exhaustive),
+        "bookworm-pi",
+    ],
+)
 def test_constraints_resolve_from_wheels_on_every_python_and_processor(
     root: Path, target: str
 ) -> None:

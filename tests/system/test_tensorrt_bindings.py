@@ -94,7 +94,7 @@ OURS = {"release", "run", "run_into", "most", "least", "shape", "input", "output
 def test_every_name_that_the_agent_calls_is_published(
     is_published: Callable[[str], bool], root: Path
 ) -> None:
-    folder = root / "agent" / "fer_agent" / "runtime"
+    folder = root / "agent" / "fer_agent" / "inference"
     names = {name for source in SOURCES for name in called(folder / source)} - OURS
     assert {"execute_async_v3", "set_input_shape", "build_serialized_network"} <= names
     assert len(names) > 30

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fer_agent.app.health import HealthReporter
     from fer_agent.mqtt.publisher import MqttPublisher
     from fer_agent.vision.pipeline import Pipeline
-    from fer_agent.vision.recorder import Record
+    from fer_agent.vision.recorder import FrameRecorder
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Agent:
         *,
         publisher: MqttPublisher | None,
         health: HealthReporter,
-        record: Record | None = None,
+        record: FrameRecorder | None = None,
         watchdog: Watchdog | None = None,
         tasks: Sequence[PeriodicTask] = (),
     ) -> None:

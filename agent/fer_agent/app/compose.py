@@ -17,11 +17,11 @@ from fer_agent.camera.alerts import with_alert
 from fer_agent.camera.sources import make_camera
 from fer_agent.inference.opening import Opener
 from fer_agent.mqtt.messages import Identity
-from fer_agent.updates.activation.judge import Rules
+from fer_agent.updates.activation.health_check import Rules
 from fer_agent.updates.activation.watch import ModelWatch
 from fer_agent.updates.news import UpdateNews
 from fer_agent.vision.pacing import ThrottleWatch
-from fer_agent.vision.recorder import Record
+from fer_agent.vision.recorder import FrameRecorder
 from fer_agent.vision.records import CameraState, CameraStatus
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _publisher(config: AgentConfig, identity: Identity) -> MqttPublisher:
 
 def _record(
     path: Path | None, config: AgentConfig, ready: Ready, identity: Identity
-) -> Record | None:
+) -> FrameRecorder | None:
     if path is None:
         return None
     header: dict[str, object] = {
@@ -158,7 +158,7 @@ def _record(
         "labels": list(ready.labels),
         "cameras": list(config.camera),
     }
-    return Record(path, header)
+    return FrameRecorder(path, header)
 
 
 def _cameras(

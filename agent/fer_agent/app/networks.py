@@ -11,13 +11,13 @@ from fer_agent.detector.yunet import YuNetDetector
 from fer_agent.errors import DownloadError, ModelFileError
 from fer_agent.inference.opening import file_of
 from fer_agent.measure.fingerprint import model_sha256
-from fer_agent.measure.record import Lookout
+from fer_agent.measure.record import FileWatcher
 from fer_agent.measure.resolve import configured, follows_measurement, resolve
 from fer_agent.models.store import file_sha256
 from fer_agent.mqtt.payloads import ModelInfo
 from fer_agent.updates.activation.swap import Ready
-from fer_agent.updates.activation.versions import build_of
-from fer_agent.updates.connection import Route
+from fer_agent.updates.activation.versions import version_of
+from fer_agent.updates.connection import ProxyAndTls
 from fer_agent.updates.detector_file import first_fetcher, locate
 from fer_agent.vision.classifier import CropClassifier
 from fer_agent.vision.records import ModelIdentity
@@ -44,7 +44,7 @@ def load_classifier(config: ClassifierConfig, opener: Opener, model: StoredModel
     """
     manifest = model.manifest
     # Before the record is read: what is written in between must not be missed.
-    lookout = Lookout(opener.store, manifest.name, model_sha256(manifest))
+    watcher = FileWatcher(opener.store, manifest.name, model_sha256(manifest))
     setting = resolve(config, manifest, opener.store)
     session = opener.model(model, setting)
     file = file_of(model, setting)
@@ -58,7 +58,7 @@ def load_classifier(config: ClassifierConfig, opener: Opener, model: StoredModel
         ),
         labels=manifest.labels,
         setting=setting,
-        outdated=lambda: follows_measurement(config) and lookout.changed(),
+        outdated=lambda: follows_measurement(config) and watcher.changed(),
     )
 
 
@@ -78,7 +78,7 @@ def load_detector(
     section = config.detector
     if section.backend == "haar":
         return partial(HaarDetector, section), None
-    fetcher = first_fetcher(Route(config.models.proxy, config.models.ca_file))
+    fetcher = first_fetcher(ProxyAndTls(config.models.proxy, config.models.ca_file))
     try:
         path = locate(section, opener.store, progress=progress, fetcher=fetcher)
     except DownloadError as error:
@@ -92,7 +92,7 @@ def load_detector(
         threads=section.threads,
         long_side=section.long_side,
     )
-    synced = build_of(path.parent)
+    synced = version_of(path.parent)
     info = ModelInfo(
         name=path.stem,
         sha256=file_sha256(path),

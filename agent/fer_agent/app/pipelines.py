@@ -6,22 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fer_agent.app.health import CameraMeter
-from fer_agent.camera.view import OriginalCoordinates, View, ViewedCamera
-from fer_agent.vision.motion_gate import RestingDetector
+from fer_agent.camera.view import CameraView, OriginalCoordinates, ViewedCamera
+from fer_agent.vision.motion_gate import MotionGatedDetector
 from fer_agent.vision.pacing import Pace, PacedCamera
 from fer_agent.vision.pipeline import Pipeline
-from fer_agent.vision.recorder import Record, RecordingClassifier
+from fer_agent.vision.recorder import FrameRecorder, RecordingClassifier
 from fer_agent.vision.smoother import EmotionSmoother
-from fer_agent.vision.timing import (
-    FirstFrames,
-    StageClock,
-    TimedCamera,
-    TimedClassifier,
-    TimedDetector,
-    TimedPublisher,
-    TimedSmoother,
-    TimedTracker,
-)
+from fer_agent.vision.timing import StageClock, TimedCamera, timed
 from fer_agent.vision.tracker import IouTracker
 
 if TYPE_CHECKING:
@@ -51,7 +42,7 @@ class PipelineFactory:
     classifier: EmotionClassifier
     new_detector: Callable[[], FaceDetector]
     meters: list[CameraMeter]
-    record: Record | None = None
+    record: FrameRecorder | None = None
     max_frames: int | None = None
     pace: Pace = field(default_factory=Pace)
 
@@ -60,34 +51,36 @@ class PipelineFactory:
         clock = StageClock()
         seen: Camera = camera
         section = self.config.camera[name]
-        if view := View.of(section):
+        if view := CameraView.of(section):
             seen = viewed = ViewedCamera(camera, view)
             publisher = OriginalCoordinates(publisher, viewed, view)
         seen = paced = PacedCamera(seen, self.pace, camera.stats)
-        seen = TimedCamera(seen, clock, own_pace=section.pace == "own")
-        if self.max_frames is not None:
-            seen = FirstFrames(seen, self.max_frames)
-        classifier: EmotionClassifier = TimedClassifier(self.classifier, clock)
+        own_pace = section.pace == "own"
+        seen = TimedCamera(seen, clock, own_pace=own_pace, max_frames=self.max_frames)
+        classifier = timed(self.classifier, "classify", clock)
         if self.record is not None:
             classifier = RecordingClassifier(classifier, self.record, name)
         self.meters.append(CameraMeter(paced.stats, clock))
         return Pipeline(
             camera=seen,
             detector=self._detector(clock),
-            tracker=TimedTracker(IouTracker(self.config.tracker), clock),
+            tracker=timed(IouTracker(self.config.tracker), "track", clock),
             classifier=classifier,
-            smoother=TimedSmoother(EmotionSmoother(self.config.smoother), clock),
-            publisher=TimedPublisher(publisher, clock),
+            smoother=timed(EmotionSmoother(self.config.smoother), "smooth", clock),
+            publisher=timed(publisher, "publish", clock),
         )
 
     def _detector(self, clock: StageClock) -> FaceDetector:
         """Make one camera's detector; only searches are timed, not the frames it rests in."""
-        detector = TimedDetector(self.new_detector(), clock)
+        detector = timed(self.new_detector(), "detect", clock)
         tracker, rest_s = self.config.tracker, self.config.detector.rest_s
         if not rest_s:
             return detector
-        return RestingDetector(
-            detector, rest_s=rest_s, settle_s=tracker.max_missed_s, looks=tracker.confirm_frames
+        return MotionGatedDetector(
+            detector,
+            rest_s=rest_s,
+            steady_s=tracker.max_missed_s,
+            min_detections=tracker.confirm_frames,
         )
 
 

@@ -1,4 +1,4 @@
-"""Two public-domain portraits, and a room to draw them in."""
+"""Two public-domain portraits, and the drawing of scenes with them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ WIDTH, HEIGHT = 640, 480
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A cut-out portrait, and where its face is.
+    """A cut-out portrait and the place of its face.
 
     Attributes:
         name: for tests and captions.
-        file: BGRA picture among the demo's assets.
+        file: BGRA picture in this folder.
         face_xy: centre of the face in the picture, pixels.
         face_px: width of the face in the picture, as the Haar cascade measures it.
         size_px: mean width of the face in the scene.
@@ -47,7 +47,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where a face is at one moment: its centre and width in pixels of the scene."""
+    """A face's centre and width at one moment, in pixels of the scene."""
 
     x: float
     y: float
@@ -59,7 +59,7 @@ HOPPER = Person("Grace Hopper", "grace-hopper.webp", (159.3, 140.4), 144, 140, 2
 
 
 class Scene:
-    """Draws any frame of the tour; the same number gives the same picture."""
+    """A backdrop on which the portraits are drawn."""
 
     def __init__(self) -> None:
         """Read the portraits.
@@ -71,7 +71,7 @@ class Scene:
         self._backdrop = _draw_backdrop()
 
     def draw_people(self, people: Sequence[tuple[Person, Pose]]) -> Bgr:
-        """Draw anybody anywhere, those in front last; uint8 (480, 640, 3), a new array."""
+        """Draw persons in their poses, those in front last; uint8 (480, 640, 3), a new array."""
         image = self._backdrop.copy()
         for person, pose in people:
             _paste(image, self._pictures[person.name], person, pose)
@@ -94,7 +94,7 @@ def read_cut_out(file: str) -> Bgr:
 
 
 def _draw_backdrop() -> Bgr:
-    """Draw a wall lit from above, without an edge that a detector could take for a face."""
+    """Draw a wall lit from above, without edges that a detector could take for a face."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
     light = np.exp(-(((x - 330) / 420) ** 2 + ((y - 130) / 330) ** 2))[:, :, np.newaxis]
     dark, bright = np.array((96, 74, 62)), np.array((196, 178, 160))
@@ -103,7 +103,7 @@ def _draw_backdrop() -> Bgr:
 
 
 def _paste(image: Bgr, picture: Bgr, person: Person, pose: Pose) -> None:
-    """Lay a premultiplied portrait over the image, so that its face takes the pose."""
+    """Draw a premultiplied portrait over the image, with its face in the pose."""
     scale = pose.size_px / person.face_px
     left, top = pose.x - person.face_xy[0] * scale, pose.y - person.face_xy[1] * scale
     height, width = picture.shape[0] * scale, picture.shape[1] * scale

@@ -1,1 +1,1 @@
-"""How fast this device is: networks alone, the pipeline stage by stage, and for minutes on end."""
+"""Measurements of this device's speed: networks, the pipeline by stage, and sustained runs."""

@@ -1,9 +1,9 @@
-"""A process that measures one thing, so that its memory is its own.
+"""A child process that measures one thing, so that its memory holds nothing else.
 
 `python -m fer_agent.bench.child` reads one task as JSON from stdin and writes JSON lines to stdout:
-`{"sample": ...}` while it works, and at its end `{"found": ...}` or `{"problem": ...}`. SIGINT and
-SIGTERM end the measurement early; what was measured until then is found. So does the end of stdin,
-which whoever waits for the answer holds open: nothing goes on measuring for a dead parent.
+`{"sample": ...}` while it works, and at its end `{"found": ...}` or `{"problem": ...}`. SIGINT,
+SIGTERM and the end of stdin, which the parent holds open, end the measurement early; the results
+until then are found.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Do the task on stdin."""
-    # What libraries print goes to stderr: stdout carries nothing but our lines.
+    # Libraries' prints go to stderr: stdout carries nothing but our lines.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as lines:
         os.dup2(2, 1)
         stop = StopFlag()
@@ -45,13 +45,13 @@ def main() -> None:
 
 
 def _end_with_parent(stop: StopFlag) -> None:
-    # Past Python's buffer, whose lock a thread that waits here would hold for ever.
+    # Not through Python's buffer, whose lock this thread would hold for ever.
     os.read(sys.stdin.fileno(), 1)
     stop.set()
 
 
 def problem_of(error: AgentError) -> dict[str, Any]:
-    """Return an error as the record of a problem has it."""
+    """Return an error as the fields of a `Problem`."""
     return {
         "error": type(error).__name__,
         "message": str(error),
@@ -61,7 +61,7 @@ def problem_of(error: AgentError) -> dict[str, Any]:
 
 
 def _do(task: dict[str, Any], stop: StopFlag, tell: Tell) -> dict[str, Any]:
-    # Each kind loads its own libraries only: a network's figure holds neither OpenCV nor pydantic.
+    # Each kind loads its own libraries only: a network's memory holds neither OpenCV nor pydantic.
     if task["kind"] == "network":
         from fer_agent.bench.network import measure_network  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Two results side by side: what became faster, what slower, and what makes them unlike."""
+"""The comparison of two results, and the differences between the two runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BUSY = 0.5
-"""Load of a machine, in processes a core, from which on other work shows in the figures."""
+"""Load of a machine, in processes a core, above which other work shows in the figures."""
 
 
 def read(path: Path) -> BenchReport:
@@ -56,9 +56,9 @@ def compare(first: BenchReport, second: BenchReport, names: tuple[str, str]) -> 
     """Put two results side by side.
 
     Args:
-        first: what the other is measured against.
+        first: the reference.
         second: the other.
-        names: what to call them, such as their file names.
+        names: their names, such as those of their files.
     """
     ours, theirs = _figures(first), _figures(second)
     both = [what for what in ours if what in theirs]
@@ -100,7 +100,7 @@ def as_table(found: Comparison) -> Table:
 
 
 def _figures(report: BenchReport) -> dict[str, float]:
-    """Return what can be compared, by words that are the same for the same thing."""
+    """Return the comparable figures by title; the same figure has the same title in each result."""
     found = {}
     for one in report.networks:
         subject = one.subject

@@ -1,4 +1,4 @@
-"""The clip that is always there: the demo's portraits, as many as asked for, as a USB camera's."""
+"""The built-in clip: a number of the demo's portraits, decoded as a USB camera's pictures."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _NOD_PX = 5
 
 
 class CrowdSource:
-    """Plays the crowd for ever, as fast as it is taken; a `FrameSource`.
+    """Plays the crowd in a loop, as fast as frames are taken; a `FrameSource`.
 
     Pictures wait as JPEG and are decoded when they are read, as those of a USB camera are.
 
     Args:
-        faces: how many people, 0 to `MOST_FACES`.
+        faces: number of people, 0 to `MOST_FACES`.
     """
 
     def __init__(self, faces: int) -> None:
@@ -57,12 +57,12 @@ class CrowdSource:
         return make_frame(image, round(self._number / FPS * 1e9), self._number)
 
     def close(self) -> None:
-        """Let the pictures go."""
+        """Free the pictures."""
         self._pictures = []
 
 
 def poses(faces: int, number: int) -> list[tuple[Person, Pose]]:
-    """Return who stands where in picture `number`: one row up to three people, else two."""
+    """Return the people of picture `number` with their poses: one row up to three, else two."""
     rows = [faces] if faces <= 3 else [math.ceil(faces / 2), faces // 2]
     placed = []
     for row, count in enumerate(rows):
@@ -80,7 +80,7 @@ def _height(rows: int, row: int) -> float:
 
 
 def _size_px(faces: int) -> float:
-    """Return the width of a face, so that as many find a place side by side."""
+    """Return the width of a face at which so many fit side by side."""
     return 120.0 if faces <= 2 else 84.0 if faces <= 4 else 66.0
 
 

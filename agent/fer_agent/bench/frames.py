@@ -1,7 +1,7 @@
-"""Whole frames through the agent's own pipeline, stage by stage and for minutes on end.
+"""The measurement of whole frames in the agent's pipeline, by stage or for some minutes.
 
-The pipeline is the one that `compose.build` makes for `fer-agent run`; only its camera is ours.
-Events go into its outbox, which nobody empties: no broker is needed, and none disturbs.
+The pipeline is the one that `compose.build` makes for `fer-agent run`; only its camera differs.
+Events go into its outbox and no further, as there is no broker.
 """
 
 from __future__ import annotations
@@ -22,18 +22,12 @@ from fer_agent.models.store import find_model
 from fer_agent.system import memory
 from fer_agent.vision.crop import crop_faces
 from fer_agent.vision.records import Gap
-from fer_agent.vision.timing import (
-    StageClock,
-    TimedDetector,
-    TimedPublisher,
-    TimedSmoother,
-    TimedTracker,
-)
+from fer_agent.vision.timing import StageClock, timed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fer_agent.camera.threaded import FrameSource
+    from fer_agent.camera.contract import FrameSource
     from fer_agent.vision.pipeline import Pipeline
     from fer_agent.vision.ports import Camera, EmotionClassifier
     from fer_agent.vision.records import CameraStatus, EmotionScores, Frame, Tracks
@@ -41,12 +35,12 @@ if TYPE_CHECKING:
 CAMERA: Final = "bench"
 SCENE: Final = "scene"
 
-_NOBODY_S_BROKER: Final = "mqtt://127.0.0.1:9"
-"""The outbox wants a broker's address; it is never connected."""
+_NO_BROKER: Final = "mqtt://127.0.0.1:9"
+"""An address that the outbox needs; it is never connected."""
 
 _LONGEST_PIECE_S: Final = 10.0
 _PIECES: Final = 120
-"""About so many points has a long run's plot."""
+"""Points of a long run's plot, about."""
 
 
 def measure_frames(
@@ -58,14 +52,14 @@ def measure_frames(
         task: `config` (the agent's, as JSON), `clip` (a path, or `SCENE`), `faces` in the scene,
             `warmup` and `frames` to measure, or `sustained_s`.
         stop: ends the measurement early.
-        tell: given a sample every few seconds of a sustained run.
+        tell: called with a sample every few seconds of a sustained run.
 
     Returns:
-        Fields of a `PipelineResult`; of a sustained run nothing but what was told.
+        Fields of a `PipelineResult`; none of a sustained run.
 
     Raises:
         CameraError: the clip cannot be played.
-        FindingsError: nobody is in the clip.
+        FindingsError: the clip has no faces.
         ModelError: no usable classifier or detector.
         InferenceError: a network failed while running.
     """
@@ -83,31 +77,31 @@ def measure_frames(
     agent = compose.build(config, waiting, new_camera=new_camera)
     pipeline = agent.pipelines[CAMERA]
     if task.get("sustained_s") is not None:
-        pace = _Pace(task["sustained_s"], stop, tell)
-        replace(pipeline, camera=MeasuredCamera(pipeline.camera, pace.frame_done)).run()
+        rate = _SustainedRate(task["sustained_s"], stop, tell)
+        replace(pipeline, camera=MeasuredCamera(pipeline.camera, rate.frame_done)).run()
         return {}
     store = config.store
     size = find_model(config.classifier.model, store).manifest.input.size
-    tally = Tally(task["warmup"], task["frames"], stop, source)
+    tally = FrameTally(task["warmup"], task["frames"], stop, source)
     instrument(pipeline, tally, size).run()
     return tally.found(task["clip"])
 
 
-def instrument(pipeline: Pipeline, tally: Tally, crop_size: tuple[int, int]) -> Pipeline:
-    """Put clocks around the stages of a composed pipeline; what they do stays the same."""
+def instrument(pipeline: Pipeline, tally: FrameTally, crop_size: tuple[int, int]) -> Pipeline:
+    """Wrap the stages of a composed pipeline in timers."""
     return replace(
         pipeline,
         camera=MeasuredCamera(pipeline.camera, tally.frame_done),
-        detector=TimedDetector(pipeline.detector, tally.clock),
-        tracker=TimedTracker(pipeline.tracker, tally.clock),
+        detector=timed(pipeline.detector, "detect", tally.clock),
+        tracker=timed(pipeline.tracker, "track", tally.clock),
         classifier=MeasuredClassifier(pipeline.classifier, tally, crop_size),
-        smoother=TimedSmoother(pipeline.smoother, tally.clock),
-        publisher=TimedPublisher(pipeline.publisher, tally.clock),
+        smoother=timed(pipeline.smoother, "smooth", tally.clock),
+        publisher=timed(pipeline.publisher, "publish", tally.clock),
     )
 
 
 class TimedSource:
-    """A frame source whose reading is timed; what it waits for a taker does not count."""
+    """A frame source whose reading is timed, without the wait for a taker."""
 
     def __init__(self, source: FrameSource) -> None:
         self._source = source
@@ -125,11 +119,11 @@ class TimedSource:
 
 
 class MeasuredCamera:
-    """A camera that notes how long the pipeline takes for each frame; satisfies `Camera`.
+    """A camera that times the pipeline's work on each frame; satisfies `Camera`.
 
     Args:
         camera: the pipeline's own.
-        frame_done: given a frame's nanoseconds; says whether to go on.
+        frame_done: called with a frame's nanoseconds; returns whether to go on.
     """
 
     def __init__(self, camera: Camera, frame_done: Callable[[int], bool]) -> None:
@@ -149,14 +143,14 @@ class MeasuredCamera:
 
 
 class MeasuredClassifier:
-    """A classifier whose calls are timed, and of them the cropping; satisfies `EmotionClassifier`.
+    """A classifier whose calls and crops are timed; satisfies `EmotionClassifier`.
 
-    Crops are cut once more to time them, after the real call and on the same boxes; the time of
-    that is taken off the frame's.
+    Crops are cut a second time to time them, after the real call and on the same boxes; that time
+    is subtracted from the frame's.
     """
 
     def __init__(
-        self, classifier: EmotionClassifier, tally: Tally, crop_size: tuple[int, int]
+        self, classifier: EmotionClassifier, tally: FrameTally, crop_size: tuple[int, int]
     ) -> None:
         self._classify = tally.clock.timed("classify", classifier.classify)
         self._tally = tally
@@ -172,8 +166,8 @@ class MeasuredClassifier:
         return scores
 
 
-class Tally:
-    """What the frames of one pipeline took; the first ones do not count."""
+class FrameTally:
+    """The durations of one pipeline's frames, without the first ones."""
 
     def __init__(self, warmup: int, frames: int, stop: StopFlag, source: TimedSource) -> None:
         self.clock = StageClock()
@@ -187,14 +181,14 @@ class Tally:
         self._start()
 
     def cropped(self, faces: int, took_ns: int) -> None:
-        """Note what cutting the crops of the present frame took."""
+        """Add the duration of cutting the present frame's crops."""
         self._crop_ns = took_ns
         self._faces += faces
         if faces:
             self._stages_ns["crop"].append(took_ns)
 
     def frame_done(self, took_ns: int) -> bool:
-        """Note a frame; tells whether to go on."""
+        """Add a frame; return whether to go on."""
         self._seen += 1
         if self._seen == self._warmup:
             self.clock.take()
@@ -210,7 +204,7 @@ class Tally:
         """Return the fields of a `PipelineResult`.
 
         Raises:
-            FindingsError: there were frames, and nobody in any of them.
+            FindingsError: there were frames, and no face in any of them.
         """
         wall_s = max(time.perf_counter() - self._started_s, 1e-9)
         cpu_s = time.process_time() - self._cpu_started_s
@@ -221,7 +215,7 @@ class Tally:
                 remedy="name a clip with faces of 32 pixels and more, or leave --clip out",
             )
         stages = dict(self._stages_ns)
-        # A frame's classification holds its cropping: apart, the stages add up to the frame.
+        # Classification includes cropping; subtracted, the stages add up to the frame.
         crops = iter(stages["crop"])
         if self._faces and len(stages["crop"]) == len(stages["classify"]):
             stages["classify"] = [max(0, whole - next(crops)) for whole in stages["classify"]]
@@ -248,7 +242,7 @@ class Tally:
         self._cpu_started_s = time.process_time()
 
 
-class _Pace:
+class _SustainedRate:
     """Frames a second, piece by piece, for a given time."""
 
     def __init__(
@@ -263,7 +257,7 @@ class _Pace:
         self._piece_began_s = 0.0
 
     def frame_done(self, _took_ns: int) -> bool:
-        """Count a frame; tells whether to go on. The first one starts the watch."""
+        """Count a frame; return whether to go on. The first one starts the clock."""
         now_s = time.monotonic()
         if not self._began_s:
             self._began_s = self._piece_began_s = now_s
@@ -289,11 +283,11 @@ def _source(task: dict[str, Any]) -> FrameSource:
 
 
 def _config(config: AgentConfig, clip: str) -> AgentConfig:
-    """Return the agent's configuration with our camera, no broker, and a detector without rests."""
+    """Return the configuration with our camera, no broker, and a detector that never rests."""
     return config.model_copy(
         update={
             "camera": {CAMERA: CameraConfig(source=clip, pace="fast")},
             "detector": config.detector.model_copy(update={"rest_s": 0.0}),
-            "mqtt": MqttConfig(broker=_NOBODY_S_BROKER),
+            "mqtt": MqttConfig(broker=_NO_BROKER),
         }
     )

@@ -1,4 +1,4 @@
-"""Where a measurement was made: the board, its processor, its system and its runtimes."""
+"""The machine of a measurement: board, processor, system and runtimes."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _ARM_CORES: Final = {
 
 
 def describe() -> Machine:
-    """Return what this machine says of itself."""
+    """Describe this machine."""
     return Machine(
         board=board.model_name(),
         processor=processor(),
         architecture=platform.machine(),
         cores=usable_cores(),
-        memory_bytes=_memory_bytes(),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         os=_system(),
         python=platform.python_version(),
         runtimes={name: available.version(name) for name in available.available()},
-        load_before=_load(),
+        load_before=round(os.getloadavg()[0], 2),
     )
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
-    """Return the processor's name; several where cores differ; None where nobody tells."""
+    """Return the processor's name; several where cores differ; None where unknown."""
     try:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -51,23 +51,9 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
     return ", ".join(_ARM_CORES.get(int(part, 16), f"Arm part {part}") for part in parts) or None
 
 
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (OSError, ValueError):
-        return None
-
-
 def _system() -> str:
     try:
         release = platform.freedesktop_os_release()
     except OSError:
         return platform.platform()
     return f"{release.get('PRETTY_NAME', 'Linux')}, kernel {platform.release()}"
-
-
-def _load() -> float | None:
-    try:
-        return round(os.getloadavg()[0], 2)
-    except OSError:
-        return None

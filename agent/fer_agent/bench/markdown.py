@@ -1,4 +1,4 @@
-"""A report as a Markdown page with its pictures beside it."""
+"""A report as a Markdown page with plots."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _CAPTIONS: Final = {
 
 
 def write(report: BenchReport, page: Path) -> list[Path]:
-    """Write the page, and `<page>-<what>.svg` for each picture; files of that name are replaced.
+    """Write the page, and `<page>-<what>.svg` for each plot; existing files are replaced.
 
     Returns:
-        What was written, the page first.
+        The files written, the page first.
 
     Raises:
         UsageError: a file cannot be written.

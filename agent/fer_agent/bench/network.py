@@ -1,4 +1,4 @@
-"""One network alone: load it, feed it, time its bare pass."""
+"""The measurement of one network alone: its loading, its first pass, its passes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ def measure_network(task: dict[str, Any], stop: StopFlag) -> dict[str, Any]:
     """Measure a network as a task says.
 
     Args:
-        task: `path`, `runtime`, `threads`, `warmup`, `runs`, `precision`, `store` for what the
-            runtime builds, and `shape`, the input's, or None for the model's own with one input
-            at a time.
+        task: `path`, `runtime`, `threads`, `warmup`, `runs`, `precision`, `store` for engines, and
+            `shape` of the input, or None for the model's own with one input at a time.
         stop: ends the measurement early.
 
     Returns:

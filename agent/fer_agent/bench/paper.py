@@ -1,4 +1,4 @@
-"""What the MicroExpNet paper claims for two boards, and why a figure of ours is not the same."""
+"""The MicroExpNet paper's figures for two boards, and why ours cannot be compared with them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _NANO: Final = (
 
 
 def rows(board: str, macs: int | None) -> tuple[PaperRow, ...]:
-    """Return the paper's rows to stand beside a board's figures: its own, or both.
+    """Return the paper's row for this board, or all rows.
 
     Args:
         board: the board's name.
-        macs: multiply-accumulates of the model measured; None where not known.
+        macs: multiply-accumulates of the model measured; None where unknown.
     """
     found = []
     for name, fps, latency_ms, memory_mb in _ROWS:

@@ -1,4 +1,4 @@
-"""Pictures of a report as SVG, written by hand: the agent carries no plotting library."""
+"""Plots of a report as SVG, drawn here because the agent has no plotting library."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fer_agent.bench.record import STAGES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fer_agent.bench.record import BenchReport, Durations, Sustained
+    from fer_agent.bench.record import BenchReport, Sustained
 
 _WIDTH: Final = 720
 _BAR_PX: Final = 18
@@ -20,7 +20,7 @@ _GAP_PX: Final = 8
 _LABEL_PX: Final = 240
 _TOP_PX: Final = 36
 _COLOURS: Final = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da8bc3")
-"""Seven colours that stay apart, also for the colour-blind; one a stage."""
+"""Seven colours that the colour-blind can tell apart; one for each stage."""
 
 _STYLE: Final = (
     "<style>text{font:12px sans-serif;fill:#222}.t{font-weight:bold;font-size:14px}"
@@ -29,8 +29,8 @@ _STYLE: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
-    """One line of a bar chart: parts that lie end to end, in milliseconds, and what it says."""
+class PlotBar:
+    """One line of a bar chart: its label, its parts in milliseconds, and a note at its end."""
 
     label: str
     parts: tuple[tuple[str, float], ...]
@@ -38,12 +38,15 @@ class Bar:
 
 
 def pictures(report: BenchReport) -> dict[str, str]:
-    """Return SVG documents by what they show; empty parts of a report have none."""
+    """Return SVG documents by name; empty parts of a report have none."""
     found = {}
     latencies = [
-        Bar(
+        PlotBar(
             f"{one.subject.title}, {one.subject.runtime}, {one.subject.threads} thr.",
-            (("p50", one.latency_ms.p50), ("p95", max(0.0, _tail(one.latency_ms)))),
+            (
+                ("p50", one.latency_ms.p50),
+                ("p95", one.latency_ms.p95 - one.latency_ms.p50),
+            ),
             f"{one.latency_ms.p50:.2f} / {one.latency_ms.p95:.2f}",
         )
         for one in report.networks
@@ -52,7 +55,7 @@ def pictures(report: BenchReport) -> dict[str, str]:
     if latencies:
         found["latency"] = bars("Networks alone: p50, and on to p95, in ms", latencies)
     stages = [
-        Bar(
+        PlotBar(
             one.clip if one.faces is None else f"{one.faces} face(s)",
             tuple(
                 (stage, one.stages_ms[stage].p50)
@@ -72,8 +75,8 @@ def pictures(report: BenchReport) -> dict[str, str]:
     return found
 
 
-def bars(title: str, rows: Sequence[Bar]) -> str:
-    """Draw bars whose parts lie end to end, with a legend of the parts."""
+def bars(title: str, rows: Sequence[PlotBar]) -> str:
+    """Draw stacked bars with a legend of the parts."""
     names = list(dict.fromkeys(name for row in rows for name, _ in row.parts))
     longest = max((sum(ms for _, ms in row.parts) for row in rows), default=0.0)
     top, step = _scale(longest)
@@ -138,10 +141,6 @@ def line(run: Sustained) -> str:
     legend = "blue: frames a second" + ("; red: °C, of 100" if warm else "; temperature unknown")
     body.append(_text(left, height - 12, legend, "start"))
     return _document(f"Sustained, {run.faces} face(s): frames a second", height, body)
-
-
-def _tail(took: Durations) -> float:
-    return took.p95 - took.p50
 
 
 def _scale(largest: float) -> tuple[float, float]:

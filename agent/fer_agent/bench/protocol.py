@@ -1,6 +1,6 @@
-"""The paper's way to measure: one input at a time, passes that do not count, passes that do.
+"""The paper's protocol: one input at a time, unmeasured passes, then measured ones.
 
-Only the standard library is loaded here, so that a measured process keeps nothing of ours.
+Only the standard library is loaded here, so that a measured process holds nothing else.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ RUNS: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """How often something is done: `warmup` times unmeasured, then `runs` times measured."""
+    """The number of passes: `warmup` unmeasured ones, then `runs` measured ones."""
 
     warmup: int = WARMUP
     runs: int = RUNS
 
 
 class StopFlag:
-    """Whether somebody asked to end; what was measured until then still counts."""
+    """A request to end early; the results until then still count."""
 
     def __init__(self) -> None:
         self.is_set = False
@@ -54,8 +54,8 @@ def measure(call: Callable[[], object], protocol: Protocol, stop: StopFlag) -> l
     """Time one call again and again.
 
     Args:
-        call: what is timed.
-        protocol: how often.
+        call: the pass.
+        protocol: number of passes.
         stop: ends the measurement early.
 
     Returns:
@@ -79,7 +79,7 @@ def measure(call: Callable[[], object], protocol: Protocol, stop: StopFlag) -> l
 def summary(durations_ns: Sequence[int]) -> dict[str, Any] | None:
     """Return count, mean, percentiles and rate of durations; None of none.
 
-    Percentiles are nearest-rank: each is a duration that really occurred.
+    Percentiles are nearest-rank: each is one of the durations.
     """
     if not durations_ns:
         return None

@@ -1,7 +1,7 @@
-"""What a bench found, as the models that its JSON is written with and its schema is made from.
+"""The result of a bench, as the models of its JSON and of its schema.
 
-Within version 1 fields are only ever added, so a reader ignores what it does not know. Docstrings
-of fields are their descriptions in the schema. A figure that could not be had is null, never zero.
+Within version 1 fields are only added, and readers ignore unknown ones. Docstrings are descriptions
+in the schema. A missing figure is null, never zero.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ STAGES: Final[tuple[Stage, ...]] = (
 )
 
 
-class Record(BaseModel):
-    """Base of all records."""
+class ResultPart(BaseModel):
+    """Base of all parts."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -39,7 +39,7 @@ class Record(BaseModel):
     )
 
 
-class Durations(Record):
+class Durations(ResultPart):
     """What the measured passes took, in milliseconds; percentiles are nearest-rank."""
 
     n: Annotated[int, Field(ge=1)]
@@ -57,7 +57,7 @@ class Durations(Record):
         return 1000 / self.mean if self.mean else 0.0
 
 
-class Memory(Record):
+class Memory(ResultPart):
     """Memory of the process that measured nothing else, at its end, in bytes."""
 
     resident: Count | None
@@ -70,7 +70,7 @@ class Memory(Record):
     """The most that was ever resident."""
 
 
-class Problem(Record):
+class Problem(ResultPart):
     """Why something was not measured."""
 
     error: str
@@ -80,7 +80,7 @@ class Problem(Record):
     exit_code: int
 
 
-class Subject(Record):
+class Subject(ResultPart):
     """A network file on one runtime with one number of threads."""
 
     name: str
@@ -105,7 +105,7 @@ class Subject(Record):
         return f"{self.name} {self.precision}" if self.precision else self.name
 
 
-class NetworkResult(Record):
+class NetworkResult(ResultPart):
     """One network alone: its bare pass, one input at a time."""
 
     subject: Subject
@@ -123,7 +123,7 @@ class NetworkResult(Record):
     problem: Problem | None = None
 
 
-class PipelineResult(Record):
+class PipelineResult(ResultPart):
     """Whole frames through the agent's own stages, into an outbox that nobody empties."""
 
     clip: str
@@ -150,7 +150,7 @@ class PipelineResult(Record):
     problem: Problem | None = None
 
 
-class SustainedSample(Record):
+class SustainedSample(ResultPart):
     """A few seconds of a long run."""
 
     at_s: Amount
@@ -161,7 +161,7 @@ class SustainedSample(Record):
     throttled: bool | None = None
 
 
-class Sustained(Record):
+class Sustained(ResultPart):
     """The pipeline for minutes on end."""
 
     minutes: Amount
@@ -171,7 +171,7 @@ class Sustained(Record):
     problem: Problem | None = None
 
 
-class BoardReading(Record):
+class BoardReading(ResultPart):
     """Temperatures, clocks and throttling at one moment, as `fer_agent.system.board.BoardState`."""
 
     temperature_c: float | None = None
@@ -187,7 +187,7 @@ class BoardReading(Record):
     throttle_events: Count | None = None
 
 
-class Machine(Record):
+class Machine(ResultPart):
     """Where it was measured."""
 
     board: str
@@ -205,7 +205,7 @@ class Machine(Record):
     """Processes that wanted a core in the minute before, on average; other work spoils figures."""
 
 
-class ProtocolRecord(Record):
+class ProtocolRecord(ResultPart):
     """How it was measured."""
 
     batch: Literal[1] = 1
@@ -217,7 +217,7 @@ class ProtocolRecord(Record):
     """Frames that count, of the pipeline."""
 
 
-class PaperRow(Record):
+class PaperRow(ResultPart):
     """What the MicroExpNet paper claims for a board, and why it is not the same thing."""
 
     board: str
@@ -229,7 +229,7 @@ class PaperRow(Record):
     not_comparable: tuple[str, ...]
 
 
-class BenchReport(Record):
+class BenchReport(ResultPart):
     """One run of `fer-agent bench`."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -251,14 +251,14 @@ class BenchReport(Record):
     paper: tuple[PaperRow, ...] = ()
 
     def problems(self) -> list[Problem]:
-        """Return why parts were not measured."""
+        """Return the problems of all parts."""
         found = [one.problem for one in self.networks] + [one.problem for one in self.pipelines]
         if self.sustained is not None:
             found.append(self.sustained.problem)
         return [problem for problem in found if problem is not None]
 
     def has_figures(self) -> bool:
-        """Tell whether anything was measured."""
+        """Return whether anything was measured."""
         return (
             any(one.latency_ms is not None for one in self.networks)
             or any(one.frame_ms is not None for one in self.pipelines)
@@ -266,7 +266,7 @@ class BenchReport(Record):
         )
 
 
-class ComparedFigure(Record):
+class ComparedFigure(ResultPart):
     """One figure in two results."""
 
     what: str
@@ -276,7 +276,7 @@ class ComparedFigure(Record):
     """Second over first; below 1 is faster or smaller."""
 
 
-class Comparison(Record):
+class Comparison(ResultPart):
     """Two results side by side."""
 
     schema_version: Literal[1] = SCHEMA_VERSION

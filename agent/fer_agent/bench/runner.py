@@ -1,4 +1,4 @@
-"""Measures each subject in a process of its own, one after the other; ends early in good order."""
+"""Runs measuring processes, one after the other, and can end them early."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import subprocess
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
+
+from fer_agent.system.child_process import how_it_ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +22,7 @@ class Runner:
 
     def __init__(self) -> None:
         self.stopped = False
-        """Whether somebody asked to end."""
+        """Whether `stop` was called."""
         self._process: subprocess.Popen[str] | None = None
 
     def run(
@@ -30,15 +32,15 @@ class Runner:
 
         Args:
             task: see `fer_agent.bench.child`.
-            on_sample: given what the process tells while it works.
+            on_sample: called with each sample while the process works.
 
         Returns:
-            What was found, or `{"problem": ...}`; after `stop` what was measured until then, which
-            may be nothing.
+            The fields found, or `{"problem": ...}`; after `stop` the results until then, which may
+            be none.
         """
         if self.stopped:
             return {}
-        # A session of its own keeps the terminal's Ctrl-C for us, who pass it on.
+        # In a separate session, so that the terminal's Ctrl-C comes to this process alone.
         with subprocess.Popen(  # noqa: S603  our own interpreter and module
             [sys.executable, "-m", _MODULE],
             stdin=subprocess.PIPE,
@@ -74,7 +76,7 @@ def _converse(
     task: dict[str, Any],
     on_sample: Callable[[dict[str, Any]], None] | None,
 ) -> dict[str, Any] | None:
-    """Hand the task over and return the process's last word; None when it died without one."""
+    """Send the task and return the process's last answer; None when it died without one."""
     if process.stdin is None or process.stdout is None:
         return None
     try:
@@ -98,19 +100,15 @@ def _converse(
 
 
 def _died(returncode: int) -> dict[str, Any]:
-    """Return the problem of a process that ended without a word."""
-    how = f"with exit status {returncode}"
+    """Return the problem of a process that ended without an answer."""
     remedy = "see the lines above for its reason; please report this"
-    if returncode < 0:
-        name = signal.Signals(-returncode).name
-        how = f"by {name}"
-        if name == "SIGILL":
-            remedy = "the runtime was built for a newer processor: install another version of it"
-        elif name == "SIGKILL":
-            remedy = "the system may have run out of memory: see `dmesg`, and close other programs"
+    if returncode == -signal.SIGILL:
+        remedy = "the runtime was built for a newer processor: install another version of it"
+    elif returncode == -signal.SIGKILL:
+        remedy = "the system may have run out of memory: see `dmesg`, and close other programs"
     return {
         "error": "InferenceError",
-        "message": f"the measuring process ended {how}",
+        "message": f"the measuring process ended {how_it_ended(returncode)}",
         "remedy": remedy,
         "exit_code": 70,
     }

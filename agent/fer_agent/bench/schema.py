@@ -1,7 +1,6 @@
-"""JSON Schemas of what `fer-agent bench` writes, made from the models that it writes with.
+"""JSON Schemas of the files that `fer-agent bench` writes, made from its models.
 
-`python -m fer_agent.bench.schema FOLDER` writes the files that the repository carries in
-`schemas/bench/v1`.
+`python -m fer_agent.bench.schema FOLDER` writes the files of `schemas/bench/v1`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One run of the bench: every network, every number of faces, then minutes on end."""
+"""One run of the bench: every network, every number of faces, then a sustained run."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ _SUSTAINED_FACES: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is measured.
+    """The scope of a bench.
 
     Attributes:
         protocol: passes of each network.
         frames: frames of each pipeline run; None takes `FRAMES`, or fewer with fewer passes.
-        choice: which networks, runtimes and threads.
+        choice: the networks, runtimes and threads.
         faces: people in the drawn scene, one run of the pipeline for each number.
         clip: a media file instead of the scene.
-        sustained_minutes: how long the last run goes on; None leaves it out.
+        sustained_minutes: duration of the last run; None leaves it out.
         networks: whether networks are measured alone.
         pipeline: whether the pipeline is measured.
     """
 
     protocol: Protocol = field(default_factory=Protocol)
     frames: int | None = None
-    choice: subjects.Choice = field(default_factory=subjects.Choice)
+    choice: subjects.SubjectChoice = field(default_factory=subjects.SubjectChoice)
     faces: tuple[int, ...] = FACES
     clip: Path | None = None
     sustained_minutes: float | None = None
@@ -73,15 +73,15 @@ class BenchSession:
     def __init__(
         self, config: AgentConfig, options: Options, on_step: Callable[[str], None]
     ) -> None:
-        """Find out what there is to measure; nothing runs yet.
+        """List the networks to measure; nothing runs yet.
 
         Args:
             config: the agent's; its models, detector and threads are the pipeline's.
-            options: what is measured.
-            on_step: told in words what begins.
+            options: the scope.
+            on_step: called with a line about each step.
 
         Raises:
-            UsageError: a model or runtime that nobody knows.
+            UsageError: an unknown model or runtime.
             UnavailableError: a runtime that is not here.
             ModelError: a model is damaged.
             CameraError: there is no such clip.
@@ -94,22 +94,22 @@ class BenchSession:
         self._options = options
         self._on_step = on_step
         self._runner = Runner()
-        self._config, self._detector, self._note = _settle_detector(config)
+        self._config, self._detector, self._note = _with_detector(config)
         self._candidates: list[Candidate] = []
         if options.networks:
             self._candidates = subjects.candidates(config, options.choice)
 
     def stop(self) -> None:
-        """End early; `run` returns what was measured until then."""
+        """End early; `run` returns the results until then."""
         self._runner.stop()
 
     def run(self) -> BenchReport:
-        """Measure everything; what fails is in the report with its reason."""
+        """Measure everything; failures are in the report with their reasons."""
         options = self._options
         started = datetime.now(timezone.utc)
         here = machine.describe()
         before = board.read_state()
-        # A clip without faces should not be found out after minutes of something else.
+        # First, so that a clip without faces shows at once.
         clips = self._pipelines() if options.clip is not None else ()
         networks = tuple(self._network(each, at) for at, each in enumerate(self._candidates, 1))
         pipelines = clips or self._pipelines()
@@ -223,11 +223,11 @@ class BenchSession:
             self._on_step(words)
 
 
-def _settle_detector(config: AgentConfig) -> tuple[AgentConfig, str, str | None]:
-    """Decide on YuNet if its file is there, else on the Haar cascade; nothing is downloaded.
+def _with_detector(config: AgentConfig) -> tuple[AgentConfig, str, str | None]:
+    """Choose YuNet if its file is there, else the Haar cascade; nothing is downloaded.
 
     Returns:
-        The configuration that says so, the detector's name, and why it is not YuNet.
+        The configuration with it, its name, and why it is not YuNet.
     """
     if config.detector.backend == "haar":
         return config, "haar", None

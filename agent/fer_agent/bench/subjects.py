@@ -1,4 +1,4 @@
-"""What there is to measure: shipped models, YuNet's file, any ONNX file, on each runtime here."""
+"""The networks to measure: shipped models, YuNet's file, any ONNX file, on each runtime here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fer_agent.models.store import StoredModel, file_sha256, find_model, model_n
 from fer_agent.updates import detector_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from fer_agent.config.model import AgentConfig
 
@@ -24,15 +24,15 @@ _FRAME_SIZE: Final = (640, 480)
 """Camera picture for which YuNet's input is made, width and height in pixels."""
 
 _FEW_CORES: Final = 4
-"""Up to so many cores every number of threads is tried, beyond it powers of two and all."""
+"""Up to so many cores every number of threads is tried, above it powers of two and all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A subject, where its file lies, and what it is fed.
+    """A network to measure.
 
     Attributes:
-        subject: what the result says of it.
+        subject: its description in the result.
         path: the file.
         shape: of one input; None for the model's own.
     """
@@ -43,8 +43,8 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What the user asked for; an empty tuple leaves a question open.
+class SubjectChoice:
+    """The user's choice; empty tuples stand for the defaults.
 
     Attributes:
         models: names of models, `yunet`, or paths of ONNX files and model folders.
@@ -59,11 +59,11 @@ class Choice:
     shape: tuple[int, ...] | None = None
 
 
-def candidates(config: AgentConfig, choice: Choice) -> list[Candidate]:
+def candidates(config: AgentConfig, choice: SubjectChoice) -> list[Candidate]:
     """Return everything to measure, in the order in which it is shown.
 
     Raises:
-        UsageError: a runtime, or a model that is neither a name nor a file, that nobody knows.
+        UsageError: an unknown runtime or model.
         UnavailableError: a runtime that is not on this machine.
         ModelError: a model asked for is damaged.
     """
@@ -73,7 +73,7 @@ def candidates(config: AgentConfig, choice: Choice) -> list[Candidate]:
         for name in runtimes:
             if not _runs_on(name, file.subject.precision):
                 continue
-            counts = choice.threads or thread_counts()
+            counts = sorted(set(choice.threads)) or thread_counts()
             for threads in counts if available.find(name).threaded else (1,):
                 placed = {"runtime": name, "threads": threads}
                 subject = file.subject.model_copy(update=placed)
@@ -82,7 +82,7 @@ def candidates(config: AgentConfig, choice: Choice) -> list[Candidate]:
 
 
 def _runs_on(runtime: str, precision: str | None) -> bool:
-    """Tell whether a runtime takes files of a precision.
+    """Return whether a runtime takes files of a precision.
 
     TensorRT wants INT8 scaled symmetrically, ONNX Runtime's files are not.
 
@@ -118,7 +118,7 @@ def detector_path(config: AgentConfig) -> Path:
     return detector_file.locate(offline, config.store)
 
 
-def _files(config: AgentConfig, choice: Choice) -> Iterator[Candidate]:
+def _files(config: AgentConfig, choice: SubjectChoice) -> Iterator[Candidate]:
     if choice.models:
         for name in choice.models:
             yield from _named(name, config, choice.shape)
@@ -129,7 +129,7 @@ def _files(config: AgentConfig, choice: Choice) -> Iterator[Candidate]:
     try:
         yield _detector(config, detector_path(config))
     except DownloadError:
-        return  # nothing was fetched yet: the pipeline says that the Haar cascade stands in
+        return  # not fetched yet: the pipeline's result notes that the Haar cascade stands in
 
 
 def _named(name: str, config: AgentConfig, shape: tuple[int, ...] | None) -> Iterator[Candidate]:
@@ -196,13 +196,15 @@ def _subject(path: Path, *, name: str, role: str) -> Subject:
     )
 
 
-def parse_shape(text: str) -> tuple[int, ...]:
-    """Read an input shape such as `1,3,224,224`.
+def parse_shape(text: str | None) -> tuple[int, ...] | None:
+    """Read an input shape such as `1,3,224,224`; None stays None.
 
     Raises:
         UsageError: something else than lengths of at least one.
     """
-    parts: Sequence[str] = text.replace("x", ",").split(",")
+    if text is None:
+        return None
+    parts = text.replace("x", ",").split(",")
     if not all(part.strip().isdecimal() and int(part) for part in parts):
         raise UsageError(
             f"{text!r} is no input shape", remedy="write its lengths, such as 1,3,224,224"

@@ -1,4 +1,4 @@
-"""A report as plain-text tables; Markdown has the same rows."""
+"""Tables of a report, as plain text and as Markdown."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fer_agent.bench.record import STAGES, BoardReading
+from fer_agent.system.columns import columns, figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,13 +29,13 @@ _BARS: Final = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Cells in rows; the first `left` columns are words, the others figures.
+    """A table.
 
     Attributes:
         title: one line above it.
         head: names of the columns.
         rows: cells.
-        left: columns that are written from the left.
+        left: number of columns that are aligned to the left.
         notes: lines below it.
     """
 
@@ -45,17 +46,10 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def as_text(self) -> str:
-        """Return the table in columns of spaces."""
-        widths = [max(map(len, column)) for column in zip(self.head, *self.rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if at < self.left else cell.rjust(width)
-                for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in (self.head, *self.rows)
-        ]
-        notes = [f"  {note}" for note in self.notes]
-        return "\n".join([self.title, *(f"  {line}" for line in lines), *notes])
+        """Return the table for a terminal."""
+        align = "<" * self.left + ">" * (len(self.head) - self.left)
+        lines = [*columns((self.head, *self.rows), align), *self.notes]
+        return "\n".join([self.title, *(f"  {line}" for line in lines)])
 
     def as_markdown(self) -> str:
         """Return the table in GitHub's Markdown, its title as a heading."""
@@ -67,12 +61,11 @@ class Table:
 
 def as_text(report: BenchReport) -> str:
     """Return the whole report for a terminal."""
-    parts = [heading(report), *(table.as_text() for table in tables(report))]
-    return "\n\n".join(parts)
+    return "\n\n".join([heading(report), *(table.as_text() for table in tables(report))])
 
 
 def heading(report: BenchReport) -> str:
-    """Return where and how it was measured."""
+    """Return the lines about the machine and the protocol."""
     here, how = report.machine, report.protocol
     memory = UNKNOWN if here.memory_bytes is None else f"{here.memory_bytes / 2**30:.1f} GiB"
     runtimes = ", ".join(f"{name} {version}" for name, version in here.runtimes.items())
@@ -92,7 +85,7 @@ def heading(report: BenchReport) -> str:
 
 
 def state(reading: BoardReading) -> str:
-    """Return one line about temperature, clock and throttling; what nobody tells is unknown."""
+    """Return one line about temperature, clock and throttling."""
     reasons = f" ({', '.join(reading.throttle_reasons)})" if reading.throttle_reasons else ""
     parts = [
         f"temperature {_unit(reading.temperature_c, '°C', 1)}",
@@ -145,15 +138,15 @@ def _network(one: NetworkResult) -> tuple[str, ...]:
         one.subject.runtime,
         str(one.subject.threads),
         f"{one.subject.bytes / 1e6:.2f}",
-        *([_figure(ms, 2) for ms in (took.p50, took.p95, took.p99)] if took else ["-"] * 3),
-        _figure(one.fps, 0),
+        *([figure(ms, 2) for ms in (took.p50, took.p95, took.p99)] if took else ["-"] * 3),
+        figure(one.fps, 0),
         megabytes(kept.private_dirty if kept else None),
         megabytes(kept.resident if kept else None),
     )
 
 
 def _not_comparable(rows: Sequence[PaperRow]) -> list[str]:
-    """Return why the paper's rows are not the same thing; what holds for all of them once."""
+    """Return the reasons why the paper's rows differ; those of all rows once."""
     said = dict.fromkeys(reason for row in rows for reason in row.not_comparable)
     notes = []
     for reason in said:
@@ -164,9 +157,9 @@ def _not_comparable(rows: Sequence[PaperRow]) -> list[str]:
 
 def _paper(row: PaperRow) -> tuple[str, ...]:
     ms, fps, memory = (
-        _figure(row.latency_ms, 1),
-        _figure(row.fps, 0),
-        _figure(row.memory_mb, 0),
+        figure(row.latency_ms, 1),
+        figure(row.fps, 0),
+        figure(row.memory_mb, 0),
     )
     return (f"paper, {row.board} ¹", "", "", "", ms, "", "", fps, memory, "")
 
@@ -196,12 +189,12 @@ def _pipeline(one: PipelineResult) -> tuple[str, ...]:
     return (
         _people(one),
         one.detector or "-",
-        _figure(one.faces_seen, 1),
-        *(_figure(stage.p50 if stage else None, 3) for stage in stages),
-        _figure(one.frame_ms.p50 if one.frame_ms else None, 2),
-        _figure(one.frame_ms.p95 if one.frame_ms else None, 2),
-        _figure(one.fps, 1),
-        _figure(one.cpu_share, 2),
+        figure(one.faces_seen, 1),
+        *(figure(stage.p50 if stage else None, 3) for stage in stages),
+        figure(one.frame_ms.p50 if one.frame_ms else None, 2),
+        figure(one.frame_ms.p95 if one.frame_ms else None, 2),
+        figure(one.fps, 1),
+        figure(one.cpu_share, 2),
         megabytes(one.memory.private_dirty if one.memory else None),
     )
 
@@ -221,16 +214,16 @@ def _sustained(run: Sustained) -> Table:
         rows = [
             (
                 when,
-                _figure(sample.at_s, 0),
-                _figure(sample.fps, 1),
-                _figure(sample.temperature_c, 1),
-                _figure(sample.clock_mhz, 0),
+                figure(sample.at_s, 0),
+                figure(sample.fps, 1),
+                figure(sample.temperature_c, 1),
+                figure(sample.clock_mhz, 0),
                 _word(sample.throttled),
             )
             for when, sample in zip(("start", "middle", "end"), thirds, strict=True)
         ]
         rows.append(
-            ("slowest", "", _figure(min(rates), 1), "", "", ""),
+            ("slowest", "", figure(min(rates), 1), "", "", ""),
         )
     return Table(
         title=f"Sustained: {run.minutes:g} min asked for, {run.faces} face(s)",
@@ -249,10 +242,6 @@ def sparkline(values: Sequence[float]) -> str:
 def megabytes(size_bytes: int | None) -> str:
     """Return bytes as megabytes of a million, for a table."""
     return "-" if size_bytes is None else f"{size_bytes / 1e6:.1f}"
-
-
-def _figure(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _unit(value: float | None, unit: str, digits: int = 0) -> str:

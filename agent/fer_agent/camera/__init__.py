@@ -1,1 +1,1 @@
-"""Cameras and media files: each gives frames from a thread of its own, newest only."""
+"""Cameras and media files as sources of frames."""

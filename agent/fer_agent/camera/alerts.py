@@ -1,4 +1,4 @@
-"""A camera's fault as a standing alert beside its status."""
+"""The alert about a camera that is offline, beside its status."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class AlertBoard(Protocol):
-    """Where standing faults are put up and taken down; `MqttPublisher` is one."""
+class AlertSink(Protocol):
+    """The receiver of alerts, such as `MqttPublisher`."""
 
     def raise_alert(self, alert_id: str, text: str) -> None:
-        """Put a fault up, or change its text."""
+        """Raise an alert, or change its text."""
         ...
 
     def clear_alert(self, alert_id: str) -> None:
-        """Take it down; harmless when it is not there."""
+        """Clear an alert; harmless when it is not there."""
         ...
 
 
 def with_alert(
-    on_status: Callable[[CameraStatus], None], board: AlertBoard, camera: str
+    on_status: Callable[[CameraStatus], None], alerts: AlertSink, camera: str
 ) -> Callable[[CameraStatus], None]:
-    """Return a status listener that also keeps the alert `camera-<name>`.
+    """Return a status listener that also raises the alert `camera-<name>` while it is offline.
 
-    It stands while the camera is offline. The first status of all clears what a run before may
-    have left standing.
+    Any other status clears it, also the one that an earlier run may have left.
     """
     alert_id = f"camera-{camera}"
 
@@ -36,8 +35,8 @@ def with_alert(
         on_status(status)
         if status.state is CameraState.OFFLINE:
             text = "; ".join(filter(None, (status.reason, status.remedy)))
-            board.raise_alert(alert_id, f"camera {camera}: {text}")
+            alerts.raise_alert(alert_id, f"camera {camera}: {text}")
         else:
-            board.clear_alert(alert_id)
+            alerts.clear_alert(alert_id)
 
     return listen

@@ -1,4 +1,4 @@
-"""One capture thread and the source it owns, until the source ends or the camera is closed."""
+"""The capture thread, which owns a source until that ends or the camera is closed."""
 
 from __future__ import annotations
 
@@ -7,69 +7,37 @@ import math
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from fer_agent.camera.backoff import Backoff
+from fer_agent.camera.contract import NO_FRAMES, NO_FRAMES_REMEDY, offline
 from fer_agent.errors import CameraError
-from fer_agent.vision.records import CameraState, CameraStatus, Frame, Gap
+from fer_agent.system.backoff import Backoff
+from fer_agent.vision.records import Frame, Gap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fer_agent.camera.contract import FrameSource
     from fer_agent.camera.frozen import FrozenPicture
     from fer_agent.camera.mailbox import Mailbox
 
 logger = logging.getLogger(__name__)
 
 GOOD_S = 60.0
-"""Frames for this long prove a camera healthy: the next fault is answered quickly again."""
+"""Seconds of frames after which a camera is healthy, and the back-off starts again."""
 
 OPEN_S = 10.0
-"""How long opening or closing may take before the thread counts as stuck: a network camera sends
-a picture that stands alone every few seconds only, and a Pi camera's libcamera starts slowly."""
+"""Longest time for opening or closing before the thread counts as stuck: a network camera sends
+a key frame every few seconds only, and a Pi camera's libcamera starts slowly."""
 
-SILENT = "no pictures come from the camera"
-SILENT_REMEDY = "check the camera's cable and power; it is being opened again"
-
-
-class FrameSource(Protocol):
-    """A device or file, used by one thread at a time.
-
-    Before `open` it holds settings only, and `open` makes everything new: a source whose call
-    never returns is left behind, and a copy of the unopened one takes its place.
-    """
-
-    def open(self) -> None:
-        """Get ready to read; called again after a fault.
-
-        Raises:
-            CameraError: it cannot be opened; nothing stays open.
-        """
-        ...
-
-    def read(self) -> Frame | Gap | None:
-        """Wait, at most about a second, for the next picture; None is the file's end.
-
-        Its number is of no account: the camera numbers its frames across reopenings.
-
-        Raises:
-            TimeoutError: no picture yet; ask again.
-            CameraError: no further picture will come without reopening.
-        """
-        ...
-
-    def close(self) -> None:
-        """Release the device or file; harmless when nothing is open."""
-        ...
-
-
-def offline(error: CameraError) -> CameraStatus:
-    """Return what the world is told of a fault."""
-    return CameraStatus(CameraState.OFFLINE, str(error), error.remedy)
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 5.0
+"""Waits before a camera is opened again; with the opening itself a camera that came back is seen
+within ten seconds."""
 
 
 class Counter:
-    """Pictures got, successful openings and the newest picture, over all threads of one camera.
+    """Counters and the newest picture's size over all threads of one camera.
 
     Written by its current capture thread only.
     """
@@ -81,7 +49,7 @@ class Counter:
         self.captured_ns = 0
 
     def take(self, frame: Frame) -> Gap | None:
-        """Count a picture; the gap before it when boxes of the last one mean nothing in it."""
+        """Count a picture; return the gap before it if it has another size than the last one."""
         before, before_ns = self.size, self.captured_ns
         self.captured += 1
         self.size, self.captured_ns = frame.size, frame.captured_ns
@@ -91,16 +59,16 @@ class Counter:
 
 
 class CaptureThread:
-    """Opens, reads and closes a source in a thread of its own.
+    """A thread that opens, reads and closes a source.
 
     Args:
-        source: not yet opened; nobody else uses it.
-        mailbox: where frames, gaps and statuses go.
+        source: not yet opened; used by this thread only.
+        mailbox: receives frames, gaps and statuses.
         counter: shared by all threads of the camera, one after the other.
         name: the camera's name.
-        live: whether a fault is told and the source opened again, instead of ending it all.
+        live: whether the source is opened again after a fault, instead of ending the camera.
         deadline_s: a live source that gives nothing for this long is opened again.
-        frozen: looks whether a live picture stands still.
+        frozen: checks whether a live picture is frozen.
     """
 
     def __init__(
@@ -120,7 +88,7 @@ class CaptureThread:
         self._live = live
         self._deadline_s = deadline_s
         self._frozen = frozen
-        self._backoff = Backoff()
+        self._backoff = Backoff(first_s=FIRST_WAIT_S, longest_s=LONGEST_WAIT_S)
         self._stopped = threading.Event()
         self._overdue_s = math.inf
         self._thread = threading.Thread(target=self._run, name=f"camera-{name}", daemon=True)
@@ -133,11 +101,11 @@ class CaptureThread:
             self._thread.start()
 
     def stop(self) -> None:
-        """Ask the thread to end; nothing it still gets is handed over."""
+        """Ask the thread to end; it hands nothing over from now on."""
         self._stopped.set()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the thread; False when it goes on."""
+        """Wait for the thread; return False if it still runs."""
         if self._started and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
         return not self.is_alive()
@@ -164,7 +132,7 @@ class CaptureThread:
                     self._finish(None)
         except CameraError as error:
             self._finish(error)
-        except Exception as error:  # the thread's boundary: whoever takes the frames gets it
+        except Exception as error:  # the thread's boundary: `Mailbox.take` raises it
             logger.exception("camera thread %s ended by a bug", self._thread.name)
             self._finish(error)
 
@@ -178,7 +146,7 @@ class CaptureThread:
                 try:
                     item = self._call(self._source.read, self._deadline_s)
                 except TimeoutError:
-                    self._complain_if_quiet(quiet_since_s)
+                    self._check_deadline(quiet_since_s)
                     continue
                 if item is None:
                     return
@@ -196,12 +164,12 @@ class CaptureThread:
         finally:
             self._overdue_s = math.inf
 
-    def _complain_if_quiet(self, quiet_since_s: float) -> None:
+    def _check_deadline(self, quiet_since_s: float) -> None:
         if self._live and time.monotonic() - quiet_since_s > self._deadline_s:
-            raise CameraError(SILENT, remedy=SILENT_REMEDY)
+            raise CameraError(NO_FRAMES, remedy=NO_FRAMES_REMEDY)
 
     def _hand_over(self, item: Frame | Gap) -> None:
-        if self._stopped.is_set():  # left behind or closed during the call
+        if self._stopped.is_set():  # replaced or closed during the call
             return
         if isinstance(item, Frame):
             gap = self._counter.take(item)

@@ -1,4 +1,4 @@
-"""Which cameras this device has, how to name them in the configuration, what they offer."""
+"""The cameras of this device, with their sources for the configuration and their modes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from fer_agent.camera.backends.v4l2_device import DeviceInfo, Mode, device_nodes, query
+from fer_agent.camera.backends.v4l2_device import Mode, V4l2Device, device_nodes, query
 from fer_agent.errors import CameraError
 
 _DEVICES = Path("/dev")
@@ -19,16 +19,16 @@ _PI_DRIVERS = ("unicam", "bcm2835-isp", "bcm2835-codec", "rp1-cfe", "pispbe", "r
 
 @dataclass(frozen=True, slots=True)
 class FoundCamera:
-    """A camera, or what looked like one and cannot be used.
+    """A camera, or a device that may be one and cannot be used.
 
     Attributes:
-        source: what to write as the camera's `source`; a name that stays when cameras are
-            plugged in another order, where there is one.
+        source: the camera's `source` in the configuration; where there is one, a name that does
+            not depend on the order of plugging.
         backend: v4l2, picam or csi.
         name: the maker's name.
-        modes: pixel formats, sizes and rates that it offers; empty where it does not say.
-        problem: why it cannot be used now; empty when it can.
-        remedy: what to do about the problem.
+        modes: its pixel formats, sizes and rates; empty where unknown.
+        problem: the reason why it cannot be used now; empty when it can.
+        remedy: the action to take about the problem.
     """
 
     source: str
@@ -40,9 +40,9 @@ class FoundCamera:
 
 
 def find_cameras(devices: Path = _DEVICES, by_id: Path = _BY_ID) -> list[FoundCamera]:
-    """List the cameras that are plugged into this device; network cameras announce nothing."""
+    """List the cameras that are plugged into this device; network cameras are not found."""
     answers = [(node, _ask(node)) for node in device_nodes(devices)]
-    infos = [info for _, info in answers if isinstance(info, DeviceInfo)]
+    infos = [info for _, info in answers if isinstance(info, V4l2Device)]
     found = [
         FoundCamera(stable_name(info.path, by_id), "v4l2", info.card, info.modes)
         for info in infos
@@ -65,14 +65,14 @@ def stable_name(path: str, by_id: Path = _BY_ID) -> str:
     return path
 
 
-def _ask(path: str) -> DeviceInfo | CameraError:
+def _ask(path: str) -> V4l2Device | CameraError:
     try:
         return query(path)
     except CameraError as error:
         return error
 
 
-def _csi_cameras(infos: list[DeviceInfo]) -> list[FoundCamera]:
+def _csi_cameras(infos: list[V4l2Device]) -> list[FoundCamera]:
     sensors = [info for info in infos if info.driver in _CSI_DRIVERS]
     problem = "" if shutil.which("gst-launch-1.0") else "GStreamer is not installed"
     remedy = "install it with `sudo apt-get install gstreamer1.0-tools`" if problem else ""
@@ -90,5 +90,5 @@ def _pi_cameras() -> list[FoundCamera]:
     return [
         FoundCamera(f"picam:{one['Num']}", "picam", one["Model"])
         for one in Picamera2.global_camera_info()
-        if "usb" not in one["Id"]  # libcamera lists webcams too; V4L2 takes those
+        if "usb" not in one["Id"]  # libcamera lists webcams too; those are V4L2's
     ]

@@ -1,4 +1,4 @@
-"""Noticing a picture that stands still because the camera does."""
+"""The check for a frozen picture."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from fer_agent.vision.records import Frame
 
 _SAMPLES = 64
-"""Rows and columns looked at: 4,096 pixels, of which sensor noise always changes some."""
+"""Sampled rows and columns: 4,096 pixels, of which sensor noise always changes some."""
 
 
 class FrozenPicture:
-    """Remembers a sparse sample of the picture, and since when it has been the same.
+    """The hash of a sparse sample of the picture, and the time of its last change.
 
     Args:
-        limit_s: a picture that is the same for longer is a fault, in seconds; 0 never looks.
+        limit_s: a picture that is the same for longer is a fault, in seconds; 0 turns this off.
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -31,7 +31,7 @@ class FrozenPicture:
     def withholds(self, frame: Frame) -> bool:
         """Tell whether this frame only repeats the one that was found frozen.
 
-        So a camera that was opened again and still shows the old picture stays offline.
+        A camera that was opened again and still shows the old picture thus stays offline.
 
         Raises:
             CameraError: the picture has been the same for the limit.

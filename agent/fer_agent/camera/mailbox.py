@@ -1,4 +1,4 @@
-"""What lies between a camera's thread and the one that takes its frames."""
+"""The mailbox between a camera's thread and the one that takes its frames."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Item: TypeAlias = Frame | Gap | CameraStatus
 
 
 class Closed(Exception):  # noqa: N818  an end, not an error
-    """Nothing more will come out of the mailbox."""
+    """The end of the mailbox: nothing is left, and nothing will follow."""
 
 
 class Mailbox:
-    """Holds the newest item of each kind, in the order they came; at most three items.
+    """The newest item of each kind, in the order they came; at most three items.
 
-    A frame replaces an older frame, so a slow taker sees the newest picture and memory stays
+    A frame replaces an older frame, so a slow taker gets the newest picture and memory stays
     bounded; likewise gaps and statuses.
 
     Args:
@@ -34,7 +34,7 @@ class Mailbox:
         self.dropped = 0
 
     def put(self, item: Item) -> None:
-        """Hand one item over; after `finish` or `close` it is thrown away."""
+        """Hand one item over; after `finish` or `close` it is discarded."""
         with self._changed:
             if self._lossless:
                 self._changed.wait_for(lambda: self._finished or not self._items)
@@ -49,21 +49,21 @@ class Mailbox:
             self._changed.notify_all()
 
     def finish(self, error: BaseException | None = None) -> None:
-        """Say that no more items follow, and which error takers get after the last one."""
+        """End the items; `take` raises `error`, if any, after the last one."""
         with self._changed:
             if not self._finished:
                 self._finished, self._error = True, error
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Throw away what is left and release everybody who waits."""
+        """Discard the items left and end all waiting calls."""
         with self._changed:
             self._items.clear()
             self._finished, self._error = True, None
             self._changed.notify_all()
 
     def take(self, timeout_s: float) -> Item | None:
-        """Wait for the oldest item; None when nothing came in time.
+        """Wait for the oldest item; return None when nothing came in time.
 
         Raises:
             Closed: nothing is left and nothing will follow.

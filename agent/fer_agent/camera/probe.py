@@ -1,4 +1,4 @@
-"""Trying a camera: what it really gives, and whether faces would be found in it."""
+"""The test of a camera: its real frame rate, picture quality and smallest usable faces."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ SMALLEST_DETECTED_PX = 12.0
 300 pixels (Wu et al., 2023, doi:10.1007/s11633-023-1423-y), and the smallest are found badly."""
 
 CROP_PX = 48.0
-"""Height of a face below which the emotion is read from fewer pixels than the network takes."""
+"""Height of a face below which its crop is enlarged for the network."""
 
 FIRST_PICTURE_S = 15.0
-"""Time for the first picture: a network camera may take ten seconds to open, or to say why not."""
+"""Time for the first picture: a network camera may take ten seconds to open or to fail."""
 
 _DARK, _BRIGHT, _BLURRED, _LATE = 40.0, 215.0, 40.0, 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class CameraReport:
-    """What a few seconds of a camera showed.
+    """Measurements of a few seconds of a camera.
 
     Attributes:
         width: pixels.
         height: pixels.
-        fps: pictures a second that the camera gave.
+        fps: pictures a second from the camera.
         frames: pictures that were taken.
         dropped: pictures that were replaced before they were taken.
         brightness: mean luma, 0 to 255.
@@ -46,8 +46,8 @@ class CameraReport:
         smallest_face_px: height of the smallest face that would be found.
         smallest_good_face_px: height of the smallest face whose crop is not scaled up.
         faces: faces found in the last picture, as heights in pixels; None without a detector.
-        faults: why pictures stopped before the time was over; empty when they did not.
-        advice: what to better, one sentence each; empty when all is well.
+        faults: reasons why pictures stopped before the time was over.
+        advice: possible improvements, one sentence each.
     """
 
     width: int
@@ -68,7 +68,7 @@ class CameraReport:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """Return the report for people, a finding a line."""
+        """Return the report as text, a finding a line."""
         dropped = f"{self.dropped} of {self.frames + self.dropped} dropped"
         found, read = f"{self.smallest_face_px:.0f} px", f"{self.smallest_good_face_px:.0f} px"
         lines = [
@@ -91,20 +91,20 @@ def probe(
     long_side: int,
     detector: FaceDetector | None = None,
 ) -> tuple[CameraReport, Frame]:
-    """Open a camera, take pictures for a while and measure; it is closed afterwards.
+    """Open a camera, measure its pictures for a while and close it.
 
     Args:
         name: the camera's name.
         config: its section of the configuration; the first fault ends the probe.
-        seconds: how long to look, from the first picture on.
-        long_side: to what the detector scales a picture's longer side, in pixels.
-        detector: looks for faces in the last picture.
+        seconds: time to measure, from the first picture on.
+        long_side: longer side of the detector's input, in pixels.
+        detector: searches the last picture for faces.
 
     Returns:
-        The report, and the last picture, which its taker may save.
+        The report, and the last picture.
 
     Raises:
-        CameraError: no picture came, and why.
+        CameraError: no picture came.
     """
     faults: list[CameraStatus] = []
 
@@ -137,7 +137,7 @@ def probe(
 
 
 class _Samples:
-    """What is kept of each picture."""
+    """The figures kept of each picture."""
 
     def __init__(self) -> None:
         self.last: Frame | None = None
@@ -163,7 +163,7 @@ class _Samples:
         wanted_fps: float | None,
         faults: tuple[str, ...],
     ) -> CameraReport:
-        assert self.last is not None  # noqa: S101  the caller has looked
+        assert self.last is not None  # noqa: S101  checked by the caller
         width, height = self.last.size
         taken, span_s = len(self._times_ns), self.span_s
         rate = (taken + dropped - 1) / span_s if span_s > 0 else 0.0
@@ -188,7 +188,7 @@ class _Samples:
 
 
 def save_picture(frame: Frame, path: Path) -> None:
-    """Write a picture to a path that somebody named on purpose.
+    """Write a picture to a path that the user named.
 
     Raises:
         CameraError: the path cannot be written, or its suffix names no kind of image.

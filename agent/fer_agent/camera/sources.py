@@ -1,4 +1,4 @@
-"""From a camera's configuration to the camera; backends are imported only when chosen."""
+"""The factory of cameras and sources; a backend is imported only when it is chosen."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_agent.camera.threaded import FrameSource, ThreadedCamera
+from fer_agent.camera.threaded import ThreadedCamera
 from fer_agent.errors import CameraError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fer_agent.camera.contract import FrameSource
     from fer_agent.config.model import CameraConfig
     from fer_agent.vision.records import CameraStatus
 
@@ -20,10 +21,10 @@ _STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https")
 
 
 def backend_of(source: str) -> str:
-    """Tell which backend takes a source: v4l2, picam, csi, stream or replay.
+    """Return the backend of a source: v4l2, picam, csi, stream or replay.
 
     Raises:
-        CameraError: an address of a kind that none takes.
+        CameraError: the address has an unknown scheme.
     """
     if source.isdecimal() or source.startswith("/dev/"):
         return "v4l2"
@@ -43,7 +44,7 @@ def make_source(config: CameraConfig) -> FrameSource:
     """Make the source that a camera's configuration names, not yet opened.
 
     Raises:
-        CameraError: an address of a kind that none takes.
+        CameraError: the address has an unknown scheme.
     """
     source, width, height, fps = config.source, config.width, config.height, config.fps
     backend = backend_of(source)
@@ -81,10 +82,10 @@ def make_camera(
 ) -> ThreadedCamera:
     """Make the camera of a configuration section, not yet opened.
 
-    Files end and raise; everything else lives for ever. See `view.View` for turned pictures.
+    Files end and raise; every other camera is reopened for ever.
 
     Raises:
-        CameraError: an address of a kind that none takes.
+        CameraError: the address has an unknown scheme.
     """
     live = backend_of(config.source) != "replay"
     return ThreadedCamera(

@@ -1,4 +1,4 @@
-"""A camera in a thread of its own: newest frame only, faults turned into statuses and gaps."""
+"""The camera with a capture thread: newest frame only, faults turned into statuses and gaps."""
 
 from __future__ import annotations
 
@@ -8,14 +8,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from fer_agent.camera.capture import (
-    SILENT,
-    SILENT_REMEDY,
-    CaptureThread,
-    Counter,
-    FrameSource,
-    offline,
-)
+from fer_agent.camera.capture import CaptureThread, Counter
+from fer_agent.camera.contract import NO_FRAMES, NO_FRAMES_REMEDY, offline
 from fer_agent.camera.frozen import FrozenPicture
 from fer_agent.camera.mailbox import Closed, Mailbox
 from fer_agent.errors import CameraError
@@ -24,21 +18,21 @@ from fer_agent.vision.records import CameraState, CameraStats, CameraStatus, Fra
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["FrameSource", "ThreadedCamera"]
+    from fer_agent.camera.contract import FrameSource
 
 logger = logging.getLogger(__name__)
 
 JOIN_S = 1.5
-"""How long `close` waits for the camera's thread."""
+"""Longest time that `close` waits for the camera's thread."""
 
 MAX_STUCK = 3
-"""Threads left behind in calls that never return, before no further one is risked."""
+"""Most threads that may hang in calls that never return; after that none is replaced."""
 
 _POLL_S = 0.25
 
 
 class ThreadedCamera:
-    """Reads a source in the thread `camera-<name>`; satisfies `ports.Camera`.
+    """A camera that reads a source in the thread `camera-<name>`; satisfies `ports.Camera`.
 
     Args:
         source: the device or file, not yet opened.
@@ -48,11 +42,11 @@ class ThreadedCamera:
         lossless: the source waits for the taker instead of dropping frames; for files read as
             fast as they are taken.
         live: faults become statuses, and the source is opened again for ever with growing waits.
-            Otherwise the first `CameraError` leaves `frames()`.
+            Otherwise `frames()` raises the first `CameraError`.
         on_status: called when the status changes, in the thread that iterates `frames()`.
         deadline_s: a live source is opened again when it gave no picture for this long, and its
             thread is replaced when a call did not return for this long, in seconds.
-        frozen_s: a live picture that is the same for this long is a fault; 0 never looks.
+        frozen_s: a live picture that is the same for this long is a fault; 0 turns this off.
     """
 
     def __init__(
@@ -82,8 +76,8 @@ class ThreadedCamera:
         self._lock = threading.Lock()
         self._closed = False
         self.turns = 0
-        """Rises while `frames()` runs or waits for what is published; stands still in a call that
-        does not return, and while a file's reading does not."""
+        """Progress counter: rises while `frames()` runs or waits for pictures, but not in a call
+        that does not return, nor while a file's reading hangs."""
 
     def frames(self) -> Iterator[Frame | Gap]:
         """Yield the newest frame again and again, and a `Gap` where frames stopped.
@@ -104,27 +98,27 @@ class ThreadedCamera:
             except Closed:
                 return
             except CameraError as error:
-                self._tell(offline(error))
+                self._report(offline(error))
                 raise
             now_s = time.monotonic()
             self.turns += self._live or not self._worker.is_stuck()
             if isinstance(item, Frame):
                 last_ns, in_gap = item.captured_ns, False
-                self._tell(CameraStatus(CameraState.ONLINE))
+                self._report(CameraStatus(CameraState.ONLINE))
                 yield item
                 last_s = time.monotonic()  # a slow taker is no fault of the camera's
             elif isinstance(item, Gap):
                 yield item
             elif isinstance(item, CameraStatus):
-                self._tell(item)
+                self._report(item)
             if self._live and not isinstance(item, Frame):
                 if not in_gap and now_s - last_s >= self._gap_s:
                     in_gap = True
-                    yield Gap(last_ns or time.monotonic_ns(), self._lost())
+                    yield Gap(last_ns or time.monotonic_ns(), self._report_loss())
                 self._replace_if_stuck()
 
     def close(self) -> None:
-        """Stop; a waiting `frames()` returns. The thread is joined, unless it is stuck."""
+        """Stop; a waiting `frames()` returns. The thread is joined, unless it hangs."""
         with self._lock:
             self._closed = True
             worker = self._worker
@@ -134,7 +128,7 @@ class ThreadedCamera:
             logger.warning("camera %s: left a call behind that does not return", self.name)
 
     def stats(self) -> CameraStats:
-        """Count so far."""
+        """Return the counters."""
         return CameraStats(
             captured=self._counter.captured,
             dropped=self._mailbox.dropped,
@@ -152,7 +146,7 @@ class ThreadedCamera:
             frozen=FrozenPicture(self._frozen_s),
         )
 
-    def _tell(self, status: CameraStatus) -> None:
+    def _report(self, status: CameraStatus) -> None:
         if status == self._status:
             return
         self._status = status
@@ -163,25 +157,25 @@ class ThreadedCamera:
             logger.warning("camera %s is offline: %s", self.name, what)
         self._on_status(status)
 
-    def _lost(self) -> str:
-        """Say why there are no frames; a fault that was already told explains more."""
+    def _report_loss(self) -> str:
+        """Return the reason for the loss; a fault that was reported before explains more."""
         if self._status is None or self._status.state is CameraState.ONLINE:
-            self._tell(CameraStatus(CameraState.OFFLINE, SILENT, SILENT_REMEDY))
+            self._report(CameraStatus(CameraState.OFFLINE, NO_FRAMES, NO_FRAMES_REMEDY))
         return self._status.reason if self._status else ""
 
     def _replace_if_stuck(self) -> None:
-        """Leave a thread behind whose call does not return, and start another in its place."""
+        """Start another thread in place of one whose call does not return."""
         worker = self._worker
         if not worker.is_stuck():
             return
         self._stuck = [one for one in self._stuck if one.is_alive()]
-        reason, remedy = "a call to the camera's driver does not return", SILENT_REMEDY
+        reason, remedy = "a call to the camera's driver does not return", NO_FRAMES_REMEDY
         if len(self._stuck) >= MAX_STUCK:
             reason += ", nor do those that replaced it"
             remedy = "reconnect the camera or restart the device"
-            self._tell(CameraStatus(CameraState.OFFLINE, reason, remedy))
+            self._report(CameraStatus(CameraState.OFFLINE, reason, remedy))
             return
-        self._tell(CameraStatus(CameraState.OFFLINE, reason, remedy))
+        self._report(CameraStatus(CameraState.OFFLINE, reason, remedy))
         worker.stop()
         self._stuck.append(worker)
         with self._lock:

@@ -1,7 +1,6 @@
-"""Cameras that hang upside down or see too much: rotate, flip and region of interest.
+"""The view of a camera's picture: region of interest, rotation and flip.
 
-Faces are found in the picture as it is after turning; whoever hears of them gets their boxes in
-the coordinates of the camera's original picture.
+Faces are found in the view, and events give their boxes in the camera's original picture.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """What part of the picture is looked at, and which way up.
+class CameraView:
+    """The part of the picture that is used, and its orientation.
 
     Attributes:
         rotate: degrees clockwise, after cutting out the region.
@@ -41,14 +40,14 @@ class View:
     roi: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
 
     @classmethod
-    def of(cls, config: CameraConfig) -> View | None:
+    def of(cls, config: CameraConfig) -> CameraView | None:
         """Make the view of a camera's configuration; None when it changes nothing."""
         roi = config.roi or [0.0, 0.0, 1.0, 1.0]
         view = cls(config.rotate, config.flip, (roi[0], roi[1], roi[2], roi[3]))
         return None if view == cls() else view
 
     def apply(self, frame: Frame) -> Frame:
-        """Show the frame in this view; pixels are copied only where turning needs it."""
+        """Return the frame in this view; pixels are copied only where turning needs it."""
         to_bgr = frame.to_bgr
         return replace(
             frame,
@@ -58,7 +57,7 @@ class View:
         )
 
     def to_original(self, xyxy: Float32Array, original: Size) -> Float32Array:
-        """Bring boxes back from this view.
+        """Convert boxes from this view to the camera's picture.
 
         Args:
             xyxy: float32 (..., 4), pixels of the view.
@@ -104,15 +103,14 @@ class View:
 class ViewedCamera:
     """A camera seen through a view; satisfies `ports.Camera`.
 
-    Only frames that somebody takes are turned.
+    Only frames that are taken are turned.
     """
 
-    def __init__(self, camera: ThreadedCamera, view: View) -> None:
+    def __init__(self, camera: ThreadedCamera, view: CameraView) -> None:
         self._camera = camera
         self._view = view
         self.original: Size | None = None
         self.close = camera.close
-        self.stats = camera.stats
 
     def frames(self) -> Iterator[Frame | Gap]:
         """Yield the camera's frames in this view, and its gaps.
@@ -129,9 +127,9 @@ class ViewedCamera:
 
 
 class OriginalCoordinates:
-    """Passes events on with boxes in the camera's own picture; satisfies `ports.Publisher`."""
+    """A publisher of events with boxes in the original picture; satisfies `ports.Publisher`."""
 
-    def __init__(self, publisher: Publisher, camera: ViewedCamera, view: View) -> None:
+    def __init__(self, publisher: Publisher, camera: ViewedCamera, view: CameraView) -> None:
         self._publisher = publisher
         self._camera = camera
         self._view = view

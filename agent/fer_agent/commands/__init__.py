@@ -1,1 +1,1 @@
-"""What each command does with its options: these modules and `cli.py` alone print or exit."""
+"""The commands and their options; only these modules and `cli.py` print or exit."""

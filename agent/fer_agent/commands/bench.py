@@ -1,4 +1,4 @@
-"""`fer-agent bench`: how fast this device is; `fer-agent bench compare` two results."""
+"""`fer-agent bench` measures this device; `fer-agent bench compare` compares two results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fer_agent.commands.options import ConfigOption, JsonOption
+from fer_agent.commands.options import ConfigOption, JsonOption, option
 from fer_agent.commands.terminal import stopping
 from fer_agent.errors import FindingsError
 
@@ -15,90 +15,75 @@ if TYPE_CHECKING:
     from fer_agent.bench.record import BenchReport
 
 _INTERRUPTED = 130
-"""As a shell says it of a process that Ctrl-C ended."""
+"""The exit code of a process that Ctrl-C ended, as shells have it."""
 
 app = typer.Typer()
 _bench = typer.Typer(invoke_without_command=True)
 app.add_typer(_bench, name="bench")
 
 
+ModelsOption = Annotated[
+    list[str] | None,
+    option(
+        "A model's name, `yunet`, an ONNX file or a model folder; may be repeated. "
+        "By default every shipped model in every precision, and YuNet where its file is."
+    ),
+]
+WarmupOption = Annotated[
+    int | None,
+    option("Passes that do not count; by default 100, or as many as --runs if fewer.", min=0),
+]
+FramesOption = Annotated[
+    int | None,
+    option("Measured frames of each pipeline run; by default 300, or --runs if fewer.", min=2),
+]
+ThreadsOption = Annotated[
+    list[int] | None,
+    option(
+        "Threads inside one pass; may be repeated. By default from one to all cores.",
+        min=1,
+        max=64,
+    ),
+]
+RuntimesOption = Annotated[
+    list[str] | None,
+    option("onnx or tensorrt; may be repeated. By default every one that is here."),
+]
+ShapeOption = Annotated[
+    str | None, option("Input of an ONNX file that leaves its own open, such as 1,3,224,224.")
+]
+ClipOption = Annotated[
+    Path | None,
+    option("Video, GIF, picture or folder for the pipeline instead of the drawn scene."),
+]
+FacesOption = Annotated[
+    list[int] | None,
+    option("People in the drawn scene; may be repeated. By default 1, 2, 4 and 8.", min=0, max=8),
+]
+SustainedOption = Annotated[
+    float | None,
+    option(
+        "Go on with the pipeline for so long, and show how its rate holds.",
+        metavar="MINUTES",
+        min=0.05,
+    ),
+]
+
+
 @_bench.callback()
 def bench(
     context: typer.Context,
     *,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A model's name, `yunet`, an ONNX file or a model folder; may be repeated. "
-            "By default every shipped model in every precision, and YuNet where its file is.",
-            show_default=False,
-        ),
-    ] = None,
+    model: ModelsOption = None,
     runs: Annotated[int, typer.Option(min=1, help="Measured passes of each network.")] = 1000,
-    warmup: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Passes that do not count; by default 100, or as many as --runs if fewer.",
-            show_default=False,
-        ),
-    ] = None,
-    frames: Annotated[
-        int | None,
-        typer.Option(
-            min=2,
-            help="Measured frames of each pipeline run; by default 300, or --runs if fewer.",
-            show_default=False,
-        ),
-    ] = None,
-    threads: Annotated[
-        list[int] | None,
-        typer.Option(
-            min=1,
-            max=64,
-            help="Threads inside one pass; may be repeated. By default from one to all cores.",
-            show_default=False,
-        ),
-    ] = None,
-    runtime: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="onnx or tensorrt; may be repeated. By default every one that is here.",
-            show_default=False,
-        ),
-    ] = None,
-    input_shape: Annotated[
-        str | None,
-        typer.Option(
-            help="Input of an ONNX file that leaves its own open, such as 1,3,224,224.",
-            show_default=False,
-        ),
-    ] = None,
-    clip: Annotated[
-        Path | None,
-        typer.Option(
-            help="Video, GIF, picture or folder for the pipeline instead of the drawn scene.",
-            show_default=False,
-        ),
-    ] = None,
-    faces: Annotated[
-        list[int] | None,
-        typer.Option(
-            min=0,
-            max=8,
-            help="People in the drawn scene; may be repeated. By default 1, 2, 4 and 8.",
-            show_default=False,
-        ),
-    ] = None,
-    sustained: Annotated[
-        float | None,
-        typer.Option(
-            metavar="MINUTES",
-            min=0.05,
-            help="Go on with the pipeline for so long, and show how its rate holds.",
-            show_default=False,
-        ),
-    ] = None,
+    warmup: WarmupOption = None,
+    frames: FramesOption = None,
+    threads: ThreadsOption = None,
+    runtime: RuntimesOption = None,
+    input_shape: ShapeOption = None,
+    clip: ClipOption = None,
+    faces: FacesOption = None,
+    sustained: SustainedOption = None,
     networks: Annotated[
         bool, typer.Option("--networks/--no-networks", help="Measure networks alone.")
     ] = True,
@@ -107,14 +92,8 @@ def bench(
     ] = True,
     config: ConfigOption = None,
     as_json: JsonOption = False,
-    markdown: Annotated[
-        Path | None,
-        typer.Option(help="Write this Markdown page, with pictures.", show_default=False),
-    ] = None,
-    compare: Annotated[
-        Path | None,
-        typer.Option(help="Show the result beside this earlier one.", show_default=False),
-    ] = None,
+    markdown: Annotated[Path | None, option("Write this Markdown page, with pictures.")] = None,
+    compare: Annotated[Path | None, option("Show the result beside this earlier one.")] = None,
 ) -> None:
     """Measure how fast this device is: networks alone, then whole frames stage by stage.
 
@@ -123,43 +102,32 @@ def bench(
     if context.invoked_subcommand is not None:
         return
     from fer_agent.bench import compare as comparing
-    from fer_agent.bench import subjects
     from fer_agent.bench.protocol import WARMUP, Protocol
     from fer_agent.bench.session import FACES, BenchSession, Options
+    from fer_agent.bench.subjects import SubjectChoice, parse_shape
     from fer_agent.config import loading
 
-    earlier = None if compare is None else comparing.read(compare)
-    session = BenchSession(
-        loading.load_incomplete(config),
-        Options(
-            protocol=Protocol(warmup=min(WARMUP, runs) if warmup is None else warmup, runs=runs),
-            frames=frames,
-            choice=subjects.Choice(
-                models=tuple(model or ()),
-                runtimes=tuple(runtime or ()),
-                threads=tuple(sorted(set(threads or ()))),
-                shape=None if input_shape is None else subjects.parse_shape(input_shape),
-            ),
-            faces=tuple(sorted(set(faces))) if faces else FACES,
-            clip=clip,
-            sustained_minutes=sustained,
-            networks=networks,
-            pipeline=pipeline,
+    earlier = None if compare is None else (comparing.read(compare), compare.name)
+    options = Options(
+        protocol=Protocol(warmup=min(WARMUP, runs) if warmup is None else warmup, runs=runs),
+        frames=frames,
+        choice=SubjectChoice(
+            tuple(model or ()),
+            tuple(runtime or ()),
+            tuple(threads or ()),
+            parse_shape(input_shape),
         ),
-        on_step=lambda words: typer.echo(words, err=True),
+        faces=tuple(sorted(set(faces or FACES))),
+        clip=clip,
+        sustained_minutes=sustained,
+        networks=networks,
+        pipeline=pipeline,
     )
+    settings = loading.load_incomplete(config)
+    session = BenchSession(settings, options, on_step=lambda line: typer.echo(line, err=True))
     with stopping(session.stop):
         report = session.run()
-    _raise_if_nothing(report)
-    if markdown is not None:
-        from fer_agent.bench import markdown as pages
-
-        for path in pages.write(report, markdown):
-            typer.echo(f"wrote {path}", err=True)
-    _show(report, as_json=as_json)
-    if compare is not None and earlier is not None:
-        found = comparing.compare(earlier, report, (compare.name, "this run"))
-        typer.echo(f"\n{comparing.as_table(found).as_text()}", err=as_json)
+    _show(report, earlier, markdown, as_json=as_json)
     if report.interrupted:
         raise typer.Exit(_INTERRUPTED)
     if report.problems():
@@ -181,18 +149,29 @@ def compare_files(
     typer.echo(found.model_dump_json() if as_json else comparing.as_table(found).as_text())
 
 
-def _show(report: BenchReport, *, as_json: bool) -> None:
-    from fer_agent.bench import table
+def _show(
+    report: BenchReport,
+    earlier: tuple[BenchReport, str] | None,
+    page: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Show a result, and beside it an earlier one with its name; write it to a Markdown page.
 
-    typer.echo(report.model_dump_json() if as_json else table.as_text(report))
-
-
-def _raise_if_nothing(report: BenchReport) -> None:
-    """End with the first problem's own words and exit code when there is nothing else to show."""
-    problems = report.problems()
-    if not problems or report.has_figures():
-        return
+    Raises:
+        AgentError: the first problem, when there are no figures to show.
+    """
     from fer_agent import errors
+    from fer_agent.bench import compare, markdown, table
 
-    kind = getattr(errors, problems[0].error, errors.AgentError)
-    raise kind(problems[0].message, remedy=problems[0].remedy)
+    problems = report.problems()
+    if problems and not report.has_figures():
+        kind = getattr(errors, problems[0].error, errors.AgentError)
+        raise kind(problems[0].message, remedy=problems[0].remedy)
+    if page is not None:
+        for path in markdown.write(report, page):
+            typer.echo(f"wrote {path}", err=True)
+    typer.echo(report.model_dump_json() if as_json else table.as_text(report))
+    if earlier is not None:
+        found = compare.compare(earlier[0], report, (earlier[1], "this run"))
+        typer.echo(f"\n{compare.as_table(found).as_text()}", err=as_json)

@@ -1,10 +1,13 @@
-"""Commands about the installed service: on this machine, over SSH, on a fleet."""
+"""Commands about the installed service: on this machine, over SSH, on a fleet.
+
+`status`, `logs` and `doctor` without a board are answered here, the rest by provisioning.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -14,12 +17,7 @@ from fer_agent.commands.options import (
 )
 from fer_agent.commands.terminal import print_json
 
-if TYPE_CHECKING:
-    pass
-
 app = typer.Typer()
-
-# Commands about the installed service. Without a board, those that look are answered here.
 
 _RELAYED: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Provisioning reads its own options."""

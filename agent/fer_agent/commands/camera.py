@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from fer_agent.commands.options import (
     ConfigOption,
     JsonOption,
+    option,
     overrides,
 )
 from fer_agent.commands.terminal import print_json, progress_bar
 from fer_agent.errors import FindingsError
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(help="See which cameras are there, and try one.", no_args_is_help=True)
 
@@ -53,10 +51,7 @@ def camera_test(
     *,
     config: ConfigOption = None,
     seconds: Annotated[float, typer.Option(min=0.5, max=600.0, help="How long to look.")] = 5.0,
-    save: Annotated[
-        Path | None,
-        typer.Option(help="Keep the last picture in this .jpg or .png file.", show_default=False),
-    ] = None,
+    save: Annotated[Path | None, option("Keep the last picture in this .jpg or .png file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Try a camera: real frame rate, brightness, sharpness, and which faces would be found."""

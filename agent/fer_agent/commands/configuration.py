@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -14,13 +14,11 @@ from fer_agent.commands.options import (
     ConfigOption,
     ContextOption,
     JsonOption,
+    option,
     overrides,
 )
 from fer_agent.commands.terminal import print_json
 from fer_agent.errors import AgentError, UsageError
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(help="Write, check and show the configuration.", no_args_is_help=True)
 
@@ -35,9 +33,7 @@ def config_init(
     ] = None,
     *,
     context: ContextOption = None,
-    source: Annotated[
-        str | None, typer.Option(help="Source of a camera called main.", show_default=False)
-    ] = None,
+    source: Annotated[str | None, option("Source of a camera called main.")] = None,
     broker: BrokerOption = None,
     force: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
 ) -> None:

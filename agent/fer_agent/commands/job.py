@@ -1,4 +1,4 @@
-"""`run`, `demo` and `watch`: the main job, shown or done."""
+"""`run`, `demo` and `watch`: run the agent, show it, watch its messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from fer_agent.commands.options import (
     JsonOption,
     PasswordFileOption,
     UsernameOption,
-    mqtt_overrides,
+    load_for_broker,
+    option,
     overrides,
 )
 from fer_agent.commands.terminal import live_view, progress_bar, stopping
@@ -34,24 +35,13 @@ def run(
     context: ContextOption = None,
     source: Annotated[
         str | None,
-        typer.Option(
-            help="Camera device or media file; replaces the file's cameras with one called main.",
-            show_default=False,
-        ),
+        option("Camera device or media file; replaces the file's cameras with one called main."),
     ] = None,
-    broker: Annotated[
-        str | None,
-        typer.Option(help="mqtt:// or mqtts:// address, or `none`.", show_default=False),
-    ] = None,
-    max_frames: Annotated[
-        int | None, typer.Option(min=1, help="End after so many frames.", show_default=False)
-    ] = None,
+    broker: Annotated[str | None, option("mqtt:// or mqtts:// address, or `none`.")] = None,
+    max_frames: Annotated[int | None, option("End after so many frames.", min=1)] = None,
     record: Annotated[
         Path | None,
-        typer.Option(
-            help="Write each frame's boxes, ids and probabilities to this JSON-lines file.",
-            show_default=False,
-        ),
+        option("Write each frame's boxes, ids and probabilities to this JSON-lines file."),
     ] = None,
 ) -> None:
     """Run the agent: the service's main process."""
@@ -74,7 +64,7 @@ def run(
         with stopping(agent.stop):
             agent.run()
     except CameraError as error:
-        # Only a file, or an address of no known kind, raises it; restarting mends neither.
+        # Only a file, or an address of no known kind, raises it; a restart fixes neither.
         raise ConfigError(str(error), remedy=error.remedy) from error
 
 
@@ -87,7 +77,7 @@ def demo(
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option(help="Camera device or media file instead of the scene.", show_default=False),
+        option("Camera device or media file instead of the scene."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -117,11 +107,11 @@ def watch(
     as_json: JsonOption = False,
 ) -> None:
     """Watch every device's events and health live, until Ctrl-C."""
-    from fer_agent.config import loading
     from fer_agent.watch.listener import Watcher
 
-    options = mqtt_overrides(broker, username, password_file, ca_file)
-    mqtt = loading.load_incomplete(config, overrides=options).mqtt
+    mqtt = load_for_broker(
+        config, broker=broker, username=username, password_file=password_file, ca_file=ca_file
+    ).mqtt
     watcher = Watcher(mqtt)
     watcher.connect()
     try:

@@ -1,15 +1,17 @@
-"""`fer-agent models`: what is in the store, signed updates, activation, the measured choice."""
+"""`fer-agent models`: the store's content, signed updates, activation, the measured choice."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fer_agent.commands import models_activation, models_build
 from fer_agent.commands.options import ConfigOption, JsonOption
 from fer_agent.commands.terminal import print_json, progress_bar
+from fer_agent.system.columns import columns
 
 if TYPE_CHECKING:
     from fer_agent.updates.report import ModelReport, SyncReport
@@ -32,13 +34,16 @@ def list_models(*, config: ConfigOption = None, as_json: JsonOption = False) -> 
     from fer_agent.config import loading
     from fer_agent.updates import inventory
 
-    settings = loading.load_incomplete(config)
-    store = settings.store
-    rows = [row.as_json() for row in inventory.rows(store)]
+    store = loading.load_incomplete(config).store
+    rows = [asdict(row) for row in inventory.rows(store)]
     if as_json:
         print_json({"store": str(store), "models": rows})
         return
-    for line in inventory.table(_COLUMNS, rows):
+    cells = [
+        [" ".join(each) if isinstance(each, tuple) else each or "" for each in row.values()]
+        for row in rows
+    ]
+    for line in columns([_COLUMNS, *([cell or "-" for cell in row] for row in cells)]):
         typer.echo(line)
 
 
@@ -56,18 +61,19 @@ def verify(
     from fer_agent.config import loading
     from fer_agent.updates import inventory
 
-    settings = loading.load_incomplete(config)
-    store = settings.store
-    checked = inventory.verify(store, names or ())
-    damaged = [each for each in checked if each.problem]
+    checked = inventory.verify(loading.load_incomplete(config).store, names or ())
     if as_json:
-        print_json({"checked": [each.as_json() for each in checked]})
+        content = [
+            asdict(each) | {"folder": str(each.folder), "whole": not each.problem}
+            for each in checked
+        ]
+        print_json({"checked": content})
     else:
         for each in checked:
             typer.echo(f"{each.name} {each.version}: {each.problem or 'whole'}")
             if each.problem:
                 typer.echo(f"  {each.remedy}")
-    raise typer.Exit(int(bool(damaged)))
+    raise typer.Exit(int(any(each.problem for each in checked)))
 
 
 @app.command()
@@ -104,28 +110,28 @@ def sync(
     """Fetch new versions from the signed repository, verify them, and switch to them."""
     from fer_agent.config import loading
     from fer_agent.measure import renewal
-    from fer_agent.updates import sync as room
+    from fer_agent.updates import sync as syncing
 
     settings = loading.load_incomplete(config)
     store = settings.store
     if scheduled:
         renewal.on_schedule(settings, store)
-        if not room.is_due(settings, store):
+        if not syncing.is_due(settings, store):
             logger.info("no sync is due")
             return
-    work = room.configured(settings, store)
+    work = syncing.configured(settings, store)
     try:
         with progress_bar("Fetching models") as progress:
             done = work.run(
-                room.Wish(
+                syncing.SyncRequest(
                     names=tuple(names or ()),
-                    if_there=() if names else room.wished(settings, store),
+                    optional_names=() if names else syncing.default_models(settings, store),
                     dry_run=dry_run,
                     activate=activate,
                     progress=progress,
                 )
             )
-    except room.SyncError as error:
+    except syncing.SyncError as error:
         _show(error.report, as_json=as_json)
         raise
     _show(done, as_json=as_json)
@@ -133,8 +139,7 @@ def sync(
 
 def _show(done: SyncReport, *, as_json: bool) -> None:
     if as_json:
-        content: dict[str, Any] = done.model_dump(mode="json")
-        print_json(content)
+        print_json(done.model_dump(mode="json"))
         return
     for model in done.models:
         typer.echo(_line(model))

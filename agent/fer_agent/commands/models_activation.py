@@ -1,4 +1,4 @@
-"""`fer-agent models activate|rollback`: which version runs, changed by hand."""
+"""`fer-agent models activate|rollback`: changes the running version by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fer_agent.commands.options import ConfigOption, JsonOption
 from fer_agent.commands.terminal import print_json
 
 if TYPE_CHECKING:
-    from fer_agent.updates.activation.journal import Build
+    from fer_agent.updates.activation.journal import ModelVersion
 
 app = typer.Typer()
 
@@ -35,9 +35,8 @@ def activate(
     from fer_agent.config import loading
     from fer_agent.updates.activation.change import configured
 
-    settings = loading.load_incomplete(config)
-    build = configured(settings).activate_installed(name, version)
-    _tell(name, build, as_json=as_json)
+    change = configured(loading.load_incomplete(config))
+    _show(name, change.activate_installed(name, version), as_json=as_json)
 
 
 @app.command()
@@ -46,18 +45,16 @@ def rollback(
 ) -> None:
     """Go back to the version before; the one left behind is not taken again by itself."""
     from fer_agent.config import loading
-    from fer_agent.updates.activation.probation import roll_back
+    from fer_agent.updates.activation.pending import roll_back
 
-    settings = loading.load_incomplete(config)
-    store = settings.store
-    build = roll_back(store, name, "rolled back by hand")
-    _tell(name, build, as_json=as_json)
+    active = roll_back(loading.load_incomplete(config).store, name, "rolled back by hand")
+    _show(name, active, as_json=as_json)
 
 
-def _tell(name: str, build: Build | None, *, as_json: bool) -> None:
-    """Say which version is linked now; None is the shipped one."""
+def _show(name: str, active: ModelVersion | None, *, as_json: bool) -> None:
+    """Show the version that is linked now; None is the shipped one."""
     if as_json:
-        print_json({"name": name, "active": None if build is None else build.model_dump()})
+        print_json({"name": name, "active": None if active is None else active.model_dump()})
     else:
-        which = "the version shipped with the agent" if build is None else build.version
+        which = "the version shipped with the agent" if active is None else active.version
         typer.echo(f"{name}: {which} is active; a running agent takes it over within seconds")

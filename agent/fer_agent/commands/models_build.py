@@ -1,4 +1,4 @@
-"""`fer-agent models build`: the fastest file and thread count of this board, by measurement."""
+"""`fer-agent models build`: measures the fastest file, runtime and threads of this board."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fer_agent.commands.options import ConfigOption, JsonOption
+from fer_agent.commands.options import ConfigOption, JsonOption, option
 from fer_agent.commands.terminal import print_json
+from fer_agent.system.columns import columns, figure
 
 if TYPE_CHECKING:
     from fer_agent.inference.setting import Setting
-    from fer_agent.measure.record import Choice, Measurement
+    from fer_agent.measure.record import MeasuredChoice, Measurement
 
 app = typer.Typer()
 
@@ -20,8 +21,7 @@ app = typer.Typer()
 def build(
     *,
     model: Annotated[
-        str | None,
-        typer.Option(help="Name of the model; by default the configured one.", show_default=False),
+        str | None, option("Name of the model; by default the configured one.")
     ] = None,
     runs: Annotated[int, typer.Option(min=10, help="Timed runs of each setting.")] = 300,
     limit: Annotated[
@@ -45,23 +45,22 @@ def build(
     from fer_agent.config import loading
     from fer_agent.inference.available import available
     from fer_agent.measure import renewal
-    from fer_agent.measure.build import Build
+    from fer_agent.measure.search import SettingSearch
     from fer_agent.models.store import find_model
 
     settings = loading.load_incomplete(config)
-    store = settings.store
-    stored = find_model(model or settings.classifier.model, store)
+    stored = find_model(model or settings.classifier.model, settings.store)
     work = replace(
-        renewal.BUILD if if_changed else Build(limit=limit),
+        renewal.IN_BACKGROUND if if_changed else SettingSearch(limit=limit),
         runs=runs,
         on_start=_show_start,
         on_end=_show_end,
     )
-    choice: Choice | None
+    choice: MeasuredChoice | None
     if if_changed:
-        choice = renewal.renew(settings.classifier, stored, store, work)
+        choice = renewal.renew(settings.classifier, stored, settings.store, work)
     else:
-        choice = work.run(stored, store, available())
+        choice = work.run(stored, settings.store, available())
     if as_json:
         nothing = {"model": stored.manifest.name, "setting": None}
         print_json(nothing if choice is None else choice.model_dump(mode="json"))
@@ -72,8 +71,8 @@ def build(
 
 
 def _show_start(setting: Setting, number: int, count: int) -> None:
-    patience = " (its engine is built first, which takes minutes)"
-    words = f"{setting}{patience if setting.runtime == 'tensorrt' else ''}"
+    wait = " (its engine is built first, which takes minutes)"
+    words = f"{setting}{wait if setting.runtime == 'tensorrt' else ''}"
     typer.echo(f"[{number}/{count}] {words} ... ", err=True, nl=False)
 
 
@@ -82,15 +81,13 @@ def _show_end(measurement: Measurement) -> None:
     typer.echo(problem or f"{latency_ms:.2f} ms a face", err=True)
 
 
-def _table(choice: Choice) -> str:
-    """Return a line for each setting, fastest first, and what was chosen."""
-    lines = [f"{'setting':<32} {'ms a face':>9} {'off by':>8} {'labels':>6}"]
-    failed = float("inf")
-    for one in sorted(choice.measured, key=lambda one: one.latency_ms or failed):
-        latency = "-" if one.latency_ms is None else f"{one.latency_ms:.2f}"
-        apart = "-" if one.largest_difference is None else f"{one.largest_difference:.4f}"
-        labels = "-" if one.label_disagreements is None else str(one.label_disagreements)
-        lines.append(f"{one.setting!s:<32} {latency:>9} {apart:>8} {labels:>6}  {one.problem}")
+def _table(choice: MeasuredChoice) -> str:
+    """Return a line for each setting, fastest first, and the chosen one."""
+    rows = [("setting", "ms a face", "off by", "labels", "")]
+    for one in sorted(choice.measured, key=lambda one: one.latency_ms or float("inf")):
+        latency, apart = figure(one.latency_ms, 2), figure(one.largest_difference, 4)
+        labels = figure(one.label_disagreements, 0)
+        rows.append((str(one.setting), latency, apart, labels, one.problem))
     board = choice.fingerprint.board
-    lines.append(f"chosen for {choice.model} {choice.version} on {board}: {choice.setting}")
-    return "\n".join(line.rstrip() for line in lines)
+    chosen = f"chosen for {choice.model} {choice.version} on {board}: {choice.setting}"
+    return "\n".join([*columns(rows, "<>>>"), chosen])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import typer
 
@@ -14,12 +13,9 @@ from fer_agent.commands.options import (
     JsonOption,
     PasswordFileOption,
     UsernameOption,
-    mqtt_overrides,
+    load_for_broker,
 )
 from fer_agent.errors import FindingsError
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(help="Check the way to the MQTT broker.", no_args_is_help=True)
 
@@ -40,11 +36,11 @@ def mqtt_test(
     as_json: JsonOption = False,
 ) -> None:
     """Send a message to the broker and back; ends with 1 when this user may not."""
-    from fer_agent.config import loading
     from fer_agent.mqtt import check
 
-    options = mqtt_overrides(broker, username, password_file, ca_file)
-    settings = loading.load_incomplete(config, overrides=options)
+    settings = load_for_broker(
+        config, broker=broker, username=username, password_file=password_file, ca_file=ca_file
+    )
     report = check.check(settings.mqtt, settings.device.id)
     typer.echo(json.dumps(report.to_json()) if as_json else "\n".join(report.lines()))
     if not report.authorised:

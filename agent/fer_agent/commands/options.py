@@ -1,61 +1,59 @@
-"""Options that several commands share, and how they override the configuration."""
+"""Options that several commands share, and the configuration that they override."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from fer_agent.config.model import AgentConfig
+
+
+def option(help_text: str, *names: str, **more: Any) -> Any:
+    """Return an option without its default in the help; `more` is as for `typer.Option`."""
+    return typer.Option(*names, help=help_text, show_default=False, **more)
+
+
 ConfigOption = Annotated[
     Path | None,
-    typer.Option(
-        "--config",
-        help="Configuration file; by default the user's, else /etc/fer-agent/config.toml.",
-        show_default=False,
+    option(
+        "Configuration file; by default the user's, else /etc/fer-agent/config.toml.", "--config"
     ),
 ]
 ContextOption = Annotated[
     str | None,
-    typer.Option(
-        help="Where the device is used: home, research, accessibility, entertainment, medical, "
-        "safety or public.",
-        show_default=False,
+    option(
+        "Where the device is used: home, research, accessibility, entertainment, medical, "
+        "safety or public."
     ),
 ]
-BrokerOption = Annotated[
-    str | None, typer.Option(help="mqtt:// or mqtts:// address.", show_default=False)
-]
-UsernameOption = Annotated[
-    str | None, typer.Option(help="User name at the broker.", show_default=False)
-]
-PasswordFileOption = Annotated[
-    Path | None, typer.Option(help="File that holds the password.", show_default=False)
-]
-CaFileOption = Annotated[
-    Path | None, typer.Option(help="CA certificates for TLS.", show_default=False)
-]
+BrokerOption = Annotated[str | None, option("mqtt:// or mqtts:// address.")]
+UsernameOption = Annotated[str | None, option("User name at the broker.")]
+PasswordFileOption = Annotated[Path | None, option("File that holds the password.")]
+CaFileOption = Annotated[Path | None, option("CA certificates for TLS.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 def overrides(
     *, context: str | None = None, source: str | None = None, broker: str | None = None
 ) -> dict[str, Any]:
-    """Return what a command's options set in the configuration; None sets nothing."""
-    return {
-        "deployment.context": context,
-        "camera.main.source": source,
-        "mqtt.broker": broker,
-    }
+    """Return the keys of the configuration that options set; None sets nothing."""
+    return {"deployment.context": context, "camera.main.source": source, "mqtt.broker": broker}
 
 
-def mqtt_overrides(
-    broker: str | None, username: str | None, password_file: Path | None, ca_file: Path | None
-) -> dict[str, Any]:
-    """Return what a command's options set in the broker's section; None sets nothing."""
-    return {
-        "mqtt.broker": broker,
-        "mqtt.username": username,
-        "mqtt.password_file": password_file,
-        "mqtt.ca_file": ca_file,
-    }
+def load_for_broker(config: Path | None, **broker: str | Path | None) -> AgentConfig:
+    """Load a configuration, perhaps without cameras, and set keys of its section `mqtt`.
+
+    Args:
+        config: the file; None looks in the usual places.
+        broker: values by their keys; None sets nothing.
+
+    Raises:
+        ConfigError: the configuration is wrong.
+    """
+    from fer_agent.config import loading
+
+    options = {f"mqtt.{key}": value for key, value in broker.items()}
+    return loading.load_incomplete(config, overrides=options)

@@ -1,4 +1,4 @@
-"""What commands share of the terminal: JSON, live views, progress bars, Ctrl-C."""
+"""The terminal of all commands: JSON, live views, progress bars, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fer_agent.watch.listener import LinkNews, Received
+    from fer_agent.watch.listener import ConnectionChange, ReceivedMessage
 
 
 def print_json(content: dict[str, Any]) -> None:
@@ -24,21 +24,21 @@ def print_json(content: dict[str, Any]) -> None:
 @contextmanager
 def live_view(
     title: str, *, as_json: bool, events_only: bool = False
-) -> Iterator[Callable[[Received | LinkNews], None]]:
-    """Give a function that shows what arrives: JSON lines, a live table, or plain lines.
+) -> Iterator[Callable[[ReceivedMessage | ConnectionChange], None]]:
+    """Yield a function that shows each arrival: as a JSON line, a live table, or a plain line.
 
     With `events_only` JSON leaves out all but events.
     """
-    from fer_agent.watch.listener import Received
+    from fer_agent.watch.listener import ReceivedMessage
     from fer_agent.watch.table import LiveTable
 
     table = LiveTable(title)
 
-    def print_json(arrived: Received | LinkNews) -> None:
-        if isinstance(arrived, Received) and (arrived.event() or not events_only):
+    def print_json(arrived: ReceivedMessage | ConnectionChange) -> None:
+        if isinstance(arrived, ReceivedMessage) and (arrived.event() or not events_only):
             typer.echo(arrived.as_json())
 
-    def print_line(arrived: Received | LinkNews) -> None:
+    def print_line(arrived: ReceivedMessage | ConnectionChange) -> None:
         if line := table.take(arrived):
             typer.echo(line)
 
@@ -49,7 +49,7 @@ def live_view(
     else:
         from fer_agent.watch.screen import live_screen
 
-        def draw(arrived: Received | LinkNews) -> None:
+        def draw(arrived: ReceivedMessage | ConnectionChange) -> None:
             table.take(arrived)
 
         with live_screen(table.render):
@@ -75,7 +75,7 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a function of bytes done and bytes in all; the bar stands on stderr, if a terminal."""
+    """Yield a function of bytes done and bytes in all, which draws a bar on stderr."""
     bar: Any = None
 
     def show(done: int, total: int) -> None:

@@ -1,1 +1,1 @@
-"""The configuration: its model, how it is loaded, and what is wrong with one."""
+"""The configuration: its model, its loading, and its errors."""

@@ -1,8 +1,8 @@
-"""What configuration keys and payload fields mean: the docstrings below them in the source.
+"""The descriptions of configuration keys and payload fields, from the docstrings below them.
 
-pydantic can read these itself while it makes the classes (`use_attribute_docstrings`). Each start
-of the agent would pay for that, a tenth of the time until its cameras open, for what only a schema,
-a template and an error message show.
+pydantic can read these itself while it makes the classes (`use_attribute_docstrings`), but that
+takes a tenth of the time from start to open cameras, and only a schema, a template and an error
+message need the descriptions.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @functools.cache
 def describe(module: ModuleType) -> None:
-    """Give the fields of a module's models their descriptions, once; schemas then have them too.
+    """Set the descriptions of the fields of a module's models and their schemas, once.
 
-    They stay without where the source is not there.
+    Without the source nothing is set.
 
     Args:
         module: its models come in the order in which they use each other.

@@ -1,4 +1,4 @@
-"""The configuration's three layers: a TOML file, the environment over it, options over both.
+"""The loading of the configuration: a TOML file, the environment over it, options over both.
 
 `FER_AGENT__DETECTOR__SCORE=0.7` sets `detector.score`, `FER_AGENT__CAMERA__FRONT_DOOR__SOURCE` the
 `source` in `[camera.front-door]`. An empty variable counts as not set.
@@ -56,7 +56,7 @@ _TEMPLATE_HEAD = """\
 
 
 class Loaded(NamedTuple):
-    """A configuration and, for every key that was set, where."""
+    """A configuration, and the origin of every key that was set."""
 
     config: AgentConfig
     origins: Origins
@@ -80,8 +80,7 @@ def load_incomplete(
 ) -> AgentConfig:
     """Read the configuration for a command that needs no camera and no deployment context.
 
-    What is there is checked; where those two are missing, an example stands in. See `read` for the
-    arguments and errors.
+    Examples replace those two where they are missing. See `read` for the arguments and errors.
     """
     tables, origins = _layers(path, overrides, env)
     return _validate(_EXAMPLE | tables, origins)
@@ -93,7 +92,7 @@ def read(
     overrides: Mapping[str, Any] | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Loaded:
-    """Read the configuration and remember where each value came from.
+    """Read the configuration and the origin of each value.
 
     Args:
         path: a TOML file; None takes the first default place that has one, or no file at all.
@@ -110,23 +109,23 @@ def read(
 
 
 def default_places(env: Mapping[str, str]) -> list[Path]:
-    """List where the file is looked for: the user's own first, root's in /etc first."""
+    """List the default places of the file: the user's own first, for root /etc first."""
     config_home = Path(env.get("XDG_CONFIG_HOME") or Path(env.get("HOME") or "~", ".config"))
     places = [config_home.expanduser() / "fer-agent" / "config.toml", _SYSTEM_FILE]
     return places[::-1] if os.geteuid() == 0 else places
 
 
 def usual_file(env: Mapping[str, str]) -> Path | None:
-    """Return the file that is read when none is named; None when there is none anywhere."""
+    """Return the file that is read by default; None when there is none."""
     return next((place for place in default_places(env) if _is_there(place)), None)
 
 
 def template(settings: Mapping[str, Any] | None = None) -> str:
-    """Write a configuration file with every key, its default and what it means.
+    """Write a configuration file with every key, its default and its description.
 
     Args:
-        settings: dotted keys and the values to write; every other key is a line to uncomment, and
-            so is a camera called front when no camera is among them.
+        settings: dotted keys and the values to write; every other key is commented out, and so is
+            a camera called front when no camera is among them.
 
     Raises:
         ConfigError: a key is unknown or a value wrong.
@@ -158,7 +157,7 @@ def template(settings: Mapping[str, Any] | None = None) -> str:
 
 
 def render(config: AgentConfig, origins: Origins | None = None) -> str:
-    """Write the effective configuration as TOML, with where each value came from if given."""
+    """Write the effective configuration as TOML, with the origin of each value if given."""
     values = config.model_dump()
 
     def write(key: Key, _field: FieldInfo) -> Iterator[str]:
@@ -190,7 +189,7 @@ def schema() -> dict[str, Any]:
 def _layers(
     path: Path | None, overrides: Mapping[str, Any] | None, env: Mapping[str, str] | None
 ) -> tuple[dict[str, Any], Origins]:
-    """Lay environment and overrides over the file; nothing is checked but that keys are keys."""
+    """Merge file, environment and overrides, without validating the values."""
     env = os.environ if env is None else env
     if path is None:
         path = usual_file(env)
@@ -214,7 +213,7 @@ def _layers(
 def _is_there(path: Path) -> bool:
     try:
         return path.exists()
-    except PermissionError:  # what lies in there only others may see; reading it says so
+    except PermissionError:  # reading it will raise the same with its message
         return True
 
 
@@ -260,7 +259,7 @@ def _typed(text: str, field: FieldInfo | None) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return text  # the schema says what it should have been
+        return text  # validation will report it
 
 
 def _set(tables: dict[str, Any], origins: Origins, key: Key, value: Any, origin: str) -> None:
@@ -269,7 +268,7 @@ def _set(tables: dict[str, Any], origins: Origins, key: Key, value: Any, origin:
         origins.setdefault(key[:depth], origin)
         inner = table.setdefault(step, {})
         if not isinstance(inner, dict):
-            return  # the schema reports what stands there instead of a table
+            return  # validation will report that it is no table
         table = inner
     for known in [known for known in origins if known[: len(key)] == key]:
         del origins[known]

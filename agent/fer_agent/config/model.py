@@ -1,4 +1,4 @@
-"""The configuration: one frozen object, each room gets its own section and never the whole.
+"""The model of the configuration: one frozen object with a section for each package.
 
 `fer_agent.config.loading` reads it from TOML, environment and command line; `fer-agent config init`
 writes a file with every key, its default and the sentence below it.
@@ -33,7 +33,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
 
 _PASSWORD_IN_ADDRESS = re.compile(r"(?i)(?:password|passwd|pass|pwd)=(?!\{password\})[^&]")
-"""How cheap network cameras want it in path or query, with anything but the placeholder."""
+"""A password in path or query, as for cheap network cameras, other than the placeholder."""
 
 PERMITTED_CONTEXTS = (
     "home",
@@ -63,8 +63,7 @@ class Section(BaseModel):
 def default_device_id() -> str:
     """Make `fer-` and eight hexadecimal digits hashed from the machine id, the same at every start.
 
-    Cloned cards all call themselves raspberrypi, so the host name only serves where no machine
-    id is.
+    Cloned cards are all named raspberrypi, so the host name is used only without a machine id.
     """
     for path in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
         with contextlib.suppress(OSError):
@@ -382,8 +381,8 @@ class AgentConfig(Section):
 def default_store() -> Path:
     """Return the folder of downloaded models when the configuration names none.
 
-    The service and root share `/var/lib/fer-agent/models`; anybody else has a store of their own
-    under `$XDG_DATA_HOME`.
+    The service and root share `/var/lib/fer-agent/models`; other users have a store under
+    `$XDG_DATA_HOME`.
     """
     shared = Path("/var/lib/fer-agent")
     if os.geteuid() == 0 or os.access(shared, os.W_OK):
@@ -393,7 +392,7 @@ def default_store() -> Path:
 
 
 class BrokerAddress(Section):
-    """A broker URI taken apart."""
+    """The parts of a broker URI."""
 
     host: str
     port: int
@@ -401,7 +400,7 @@ class BrokerAddress(Section):
 
 
 def parse_broker(uri: str) -> BrokerAddress:
-    """Take `mqtt://host[:port]` or `mqtts://host[:port]` apart; ports default to 1883 and 8883.
+    """Parse `mqtt://host[:port]` or `mqtts://host[:port]`; ports default to 1883 and 8883.
 
     Raises:
         ValueError: another scheme, no host, a port out of range, or a password in the URI.

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in sentences: which line, which key, which one was meant."""
+"""The errors of a configuration as sentences, with line, key and the key that was meant."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ Key: TypeAlias = tuple[str, ...]
 """A key from the outermost table inwards, `("detector", "score")`."""
 
 Origins: TypeAlias = dict[Key, str]
-"""Where each key's value was read: `FILE:LINE`, an environment variable, or the command line."""
+"""The origin of each key's value: `FILE:LINE`, an environment variable, or the command line."""
 
 ENV_PREFIX = "FER_AGENT__"
 NO_FILE = "no configuration file"
-"""Stands for a file's name where there is none."""
+"""The origin where there is no file."""
 
 ANY_NAME = "*"
-"""Stands for a name that the user chooses, as the camera's in `camera.*.source`."""
+"""Placeholder for a name that the user chooses, as the camera's in `camera.*.source`."""
 
 _PLAIN_WORDS = {
     "bool_type": "must be true or false",
@@ -58,7 +58,7 @@ _SHOWN_CHARACTERS = 60
 def known_keys(
     section: type[Section] = AgentConfig, prefix: Key = ()
 ) -> Iterator[tuple[Key, FieldInfo]]:
-    """Yield every key of the configuration that holds a value, in the order of the file."""
+    """Yield every key of the configuration and its field, in the order of the file."""
     for name, field in section.model_fields.items():
         inner = section_of(field.annotation)
         if inner is None:
@@ -105,7 +105,7 @@ def without_credentials(text: str) -> str:
 
 
 def explain(error: ValidationError, origins: Origins) -> ConfigError:
-    """Turn all that pydantic found into one error, a line and a remedy for each problem."""
+    """Convert pydantic's errors into one error, with a line and a remedy for each problem."""
     problems = [_problem(detail, origins) for detail in error.errors(include_url=False)]
     problems = list(dict.fromkeys(problems))
     if len(problems) == 1:
@@ -127,8 +127,8 @@ def unreadable(path: Path, error: OSError | UnicodeDecodeError) -> ConfigError:
 def lines_of_keys(text: str) -> Iterator[tuple[Key, int]]:
     """Yield each key and table header of a valid TOML text with its line, counted from 1.
 
-    A statement is the shortest run of lines that is valid TOML by itself, so strings and arrays
-    over several lines, dotted and quoted keys and inline tables are what the parser says they are.
+    A statement is the shortest run of lines that is valid TOML by itself, so the parser decides on
+    strings and arrays over several lines, dotted and quoted keys and inline tables.
     """
     header: Key = ()
     statement, started = "", 0

@@ -1,1 +1,1 @@
-"""The demo: scene, agent, broker and subscriber in one process."""
+"""The demo of `fer-agent demo`."""

@@ -1,11 +1,11 @@
-"""The whole main job on one machine: scene, agent, broker and subscriber, in one process."""
+"""The demo's run: scene, agent, broker and subscriber in one process."""
 
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -25,34 +25,34 @@ from fer_agent.demo.scene import TOUR_S, SceneSource
 from fer_agent.errors import UsageError
 from fer_agent.mqtt.embedded_broker import EmbeddedBroker
 from fer_agent.mqtt.payloads import EventMessage, StatusPayload
-from fer_agent.watch.listener import Received, Watcher
+from fer_agent.watch.listener import ReceivedMessage, Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fer_agent.app.agent import Agent
-    from fer_agent.camera.threaded import FrameSource
+    from fer_agent.camera.contract import FrameSource
     from fer_agent.vision.records import CameraStatus
-    from fer_agent.watch.listener import LinkNews
+    from fer_agent.watch.listener import ConnectionChange
 
 SCHEMA_VERSION: Final = 1
 DEVICE_ID: Final = "fer-demo"
 SCENE: Final = "scene"
-"""The camera's name, and the source that stands for the drawn scene."""
+"""The name and the source of the camera that shows the drawn scene."""
 
 _HEALTH_S = 5.0
-_LAST_WORDS_S = 3.0
-"""How long the broker may take to hand over what the agent has published, its goodbye included."""
+_DELIVERY_S = 3.0
+"""Longest wait for the broker to deliver all events and the agent's `stopped` status."""
 
 _POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What the demo shows.
+    """The demo's options.
 
     Attributes:
-        seconds: how long; None for one tour of the scene, or until a given source ends.
+        seconds: duration; None for one tour of the scene, or until a given source ends.
         source: a camera device or media file to watch instead of the scene.
         settings: the agent's configuration; None for the demo's own. Its broker is replaced.
     """
@@ -64,18 +64,18 @@ class DemoOptions:
 
 @dataclass(frozen=True, slots=True)
 class DemoSummary:
-    """What went through.
+    """The demo's result.
 
     Attributes:
         seconds: from the agent's start to its end.
         frames: frames that went through the networks.
         fps: the same per second.
         tracks: different tracks among the events received.
-        events_published: events the agent made.
-        events_received: different events, by id, the subscriber received.
-        duplicates: events the broker delivered another time.
-        lost: events made and never received.
-        emotions: by track, the label that was shown for the longest time.
+        events_published: events published by the agent.
+        events_received: different events, by id, received by the subscriber.
+        duplicates: events that the broker delivered again.
+        lost: events published and never received.
+        emotions: by track, the label with the longest time.
     """
 
     seconds: float
@@ -93,7 +93,7 @@ class DemoSummary:
         return json.dumps({"schema_version": SCHEMA_VERSION, "summary": asdict(self)})
 
     def as_text(self) -> str:
-        """Return a few lines for people."""
+        """Return the result as a few lines of text."""
         shown = ", ".join(f"{track}: {word}" for track, word in self.emotions.items()) or "none"
         return (
             f"{self.frames} frames in {self.seconds:.1f} s ({self.fps:.1f} a second), "
@@ -106,12 +106,12 @@ class DemoSummary:
 
 @dataclass(slots=True)
 class _Tally:
-    """Counts different events; brokers may deliver one more than once."""
+    """The count of different events, as brokers may deliver one more than once."""
 
     duplicates: int = 0
     ids: set[str] = field(default_factory=set)
     shown_s: dict[str, dict[str, float]] = field(default_factory=dict)
-    """By track and label: for how long, as far as the track's events tell."""
+    """Seconds by track and label, up to the track's last event."""
     last: dict[str, EventMessage] = field(default_factory=dict)
 
     def is_new(self, event: EventMessage) -> bool:
@@ -129,7 +129,7 @@ class _Tally:
         return True
 
     def emotions(self) -> dict[str, str]:
-        """Return, by track, the label that was shown for the longest time."""
+        """Return, by track, the label with the longest time."""
         return {track: max(words, key=words.__getitem__) for track, words in self.shown_s.items()}
 
 
@@ -144,13 +144,13 @@ class Demo:
         self._agent: Agent | None = None
         self._cameras: list[ThreadedCamera] = []
         self._tally = _Tally()
-        self._said_goodbye = False
+        self._agent_stopped = False
 
     def open(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Start the broker, subscribe, and load the networks.
 
         Args:
-            progress: told bytes done and bytes in all while the face detector is downloaded.
+            progress: called with bytes done and bytes in all during the detector's download.
 
         Raises:
             MissingExtraError: the embedded broker's package is not installed.
@@ -169,12 +169,12 @@ class Demo:
             new_camera=self._new_camera,
         )
 
-    def run(self, on_arrival: Callable[[Received | LinkNews], None]) -> DemoSummary:
+    def run(self, on_arrival: Callable[[ReceivedMessage | ConnectionChange], None]) -> DemoSummary:
         """Run the agent to its end.
 
         Args:
             on_arrival: called in this thread with everything the subscriber receives, each event
-                once however often the broker delivers it.
+                only once.
 
         Raises:
             CameraError: the given source cannot be played.
@@ -183,21 +183,23 @@ class Demo:
         """
         if self._agent is None or self._watcher is None:
             raise UsageError("the demo is not open", remedy="open it before running it")
-        running = _Running(self._agent)
-        try:
-            while running.alive():
-                self._hand_over(self._watcher.next(_POLL_S), on_arrival)
-                if self._stopped or self._is_over(running.seconds()):
-                    self._agent.stop()
-        finally:
-            self._agent.stop()
-            running.finish()
+        started_s = time.monotonic()
+        with ThreadPoolExecutor(1, "demo-agent") as executor:
+            running = executor.submit(_seconds_of, self._agent.run)
+            try:
+                while not running.done():
+                    self._hand_over(self._watcher.next(_POLL_S), on_arrival)
+                    if self._stopped or self._is_over(time.monotonic() - started_s):
+                        self._agent.stop()
+            finally:
+                self._agent.stop()
+        seconds = running.result()
         outbox = self._agent.health.measure().outbox
         published = outbox.published if outbox is not None else 0
-        deadline_s = time.monotonic() + _LAST_WORDS_S
+        deadline_s = time.monotonic() + _DELIVERY_S
         while not self._has_all(published) and time.monotonic() < deadline_s:
             self._hand_over(self._watcher.next(_POLL_S), on_arrival)
-        return self._summary(published, running.seconds())
+        return self._summary(published, seconds)
 
     def stop(self) -> None:
         """End the run early but in good order, also from a signal handler; returns at once."""
@@ -208,25 +210,27 @@ class Demo:
         self._stack.close()
 
     def _is_over(self, seconds: float) -> bool:
-        """Tell whether time is up; the scene ends by itself, so that it is seen to its end."""
+        """Tell whether the time of a given source is up; the scene ends by itself."""
         limit = self._options.seconds
         return self._options.source is not None and limit is not None and seconds > limit
 
     def _hand_over(
-        self, arrived: Received | LinkNews | None, on_arrival: Callable[[Received | LinkNews], None]
+        self,
+        arrived: ReceivedMessage | ConnectionChange | None,
+        on_arrival: Callable[[ReceivedMessage | ConnectionChange], None],
     ) -> None:
         if arrived is None:
             return
-        said = arrived.read() if isinstance(arrived, Received) else None
-        payload = said[1] if said is not None else None
+        message = arrived.read() if isinstance(arrived, ReceivedMessage) else None
+        payload = message[1] if message is not None else None
         if isinstance(payload, StatusPayload) and payload.state == "stopped":
-            self._said_goodbye = True
+            self._agent_stopped = True
         if not isinstance(payload, EventMessage) or self._tally.is_new(payload):
             on_arrival(arrived)
 
     def _has_all(self, published: int) -> bool:
-        """Tell whether every event and the agent's goodbye have come; brokers confirm sooner."""
-        return self._said_goodbye and len(self._tally.ids) >= published
+        """Tell whether all events and the `stopped` status have come; brokers confirm sooner."""
+        return self._agent_stopped and len(self._tally.ids) >= published
 
     def _new_camera(
         self, name: str, config: CameraConfig, on_status: Callable[[CameraStatus], None]
@@ -258,38 +262,10 @@ class Demo:
         )
 
 
-class _Running:
-    """The agent in a thread of its own; what ended it is raised by `finish`."""
-
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-        self._error: BaseException | None = None
-        self._started_s = time.monotonic()
-        self._seconds: float | None = None
-        self._thread = threading.Thread(target=self._run, name="demo-agent")
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._agent.run()
-        except BaseException as error:  # noqa: BLE001 - thread boundary: finish raises it
-            self._error = error
-        finally:
-            self._seconds = time.monotonic() - self._started_s
-
-    def alive(self) -> bool:
-        """Tell whether the agent still runs."""
-        return self._thread.is_alive()
-
-    def seconds(self) -> float:
-        """Return how long the agent runs, or ran."""
-        return time.monotonic() - self._started_s if self._seconds is None else self._seconds
-
-    def finish(self) -> None:
-        """Wait for the agent's end; raise what it raised."""
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
+def _seconds_of(run: Callable[[], None]) -> float:
+    started_s = time.monotonic()
+    run()
+    return time.monotonic() - started_s
 
 
 def _settings(options: DemoOptions) -> AgentConfig:

@@ -1,4 +1,4 @@
-"""The demo's stage: two real portraits that walk in, sway, leave and come back."""
+"""The demo's scene: two real portraits that walk in, sway, leave and come back."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from fer_agent.vision.records import Bgr
 
 FPS = 20.0
-"""Fast enough to look alive, slow enough to leave a small board its time for the networks."""
+"""Rate that looks alive and leaves a small board time for the networks."""
 
 TOUR_S = 24.0
-"""Everybody has come, gone, come back and gone again; the scene repeats after it."""
+"""Time in which both persons come and go twice; the scene then repeats."""
 
 _WALK_S = 2.5
 """Seconds from outside the picture to the place in it, and back."""
 
 _SIZE_SWING = 0.11
-"""People come nearer and step back: the face's width changes by this share."""
+"""Share by which a face's width changes as people step nearer and back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One entrance: who comes when, from which side, to which place, until when (seconds)."""
+    """One person's visit: times in seconds, side of the entrance, and place."""
 
     person: Person
     start_s: float
@@ -51,7 +51,7 @@ VISITS = (
 
 
 class Tour(Scene):
-    """Draws any frame of the tour; the same number gives the same picture."""
+    """The tour's frames; the same number gives the same picture."""
 
     def draw(self, number: int) -> Bgr:
         """Draw frame `number`, counted from 0; uint8 (480, 640, 3), a new array."""
@@ -101,12 +101,12 @@ class SceneSource:
         )
 
     def close(self) -> None:
-        """Let the portraits go."""
+        """Free the portraits."""
         self._scene = None
 
 
 def poses(number: int) -> list[tuple[Visit, Pose]]:
-    """Return who is in frame `number` and where, in drawing order; some may be half outside."""
+    """Return the visits in frame `number` and their poses, in drawing order."""
     now_s = number / FPS % TOUR_S
     return [
         (visit, _pose(visit, now_s)) for visit in VISITS if visit.start_s <= now_s < visit.end_s
@@ -129,12 +129,12 @@ def _pose(visit: Visit, now_s: float) -> Pose:
 
 
 def _outside_x(visit: Visit) -> float:
-    """Return how far off the face's centre must be for the shoulders to be out of the picture."""
+    """Return the face's centre at which the shoulders are out of the picture."""
     half_body_px = 215 * visit.person.size_px * (1 + _SIZE_SWING) / visit.person.face_px
     return -half_body_px if visit.from_left else WIDTH + half_body_px
 
 
 def _ease(share: float) -> float:
-    """Go smoothly from 0 to 1 (smoothstep); constant outside."""
+    """Return the smoothstep of a share, constant outside of 0 to 1."""
     share = min(max(share, 0.0), 1.0)
     return share * share * (3 - 2 * share)

@@ -1,1 +1,1 @@
-"""Face detectors; each satisfies `FaceDetector` and gives boxes of the same framing."""
+"""The face detectors; each satisfies `FaceDetector` and gives boxes of the same framing."""

@@ -1,7 +1,7 @@
-"""The Haar cascade inside OpenCV's wheel: the fallback while no detector file is there.
+"""The Haar cascade inside OpenCV's wheel, the fallback while no detector file is there.
 
-Frontal faces only (69 % of 822 labelled faces in web photos, YuNet 92 %), sixteen times YuNet's
-time, no landmarks: `benchmarks/detector.py`.
+It finds frontal faces only (69 % of 822 labelled faces in web photos, YuNet 92 %), takes sixteen
+times YuNet's time and gives no landmarks: `benchmarks/detector.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fer_agent.vision.records import Float32Array, Frame
 
 _CASCADE = "haarcascade_frontalface_alt2.xml"
-"""Of OpenCV's three frontal cascades the one that finds most faces at few false alarms."""
+"""The one of OpenCV's three frontal cascades that finds most faces at few false alarms."""
 
 _SCALE_STEP: Final = 1.1
 _NEIGHBOURS: Final = 3
@@ -32,7 +32,7 @@ _WEIGHT_AT_HALF: Final = 54.94
 _WEIGHT_SLOPE: Final = 2.96
 """Logistic map from the last stage's weight to the chance of a face.
 
-Fitted on what the cascade finds in 427 labelled web photos and 960 without a face: at a score of
+Fitted on the cascade's results in 427 labelled web photos and 960 without a face: at a score of
 0.6 it keeps 88 % of the faces of 32 pixels and more, with one false alarm in 60 photos.
 """
 
@@ -40,14 +40,14 @@ _YUNET_PER_HAAR: Final = np.array([0.83, 1.09], np.float32)
 """Width and height of YuNet's box around the same face, in sides of the cascade's square."""
 
 _YUNET_LOWER: Final = np.float32(0.015)
-"""How much lower its centre is, in the same unit."""
+"""Distance from the square's centre down to that box's, in the same unit."""
 
 
 class HaarDetector:
-    """Finds frontal faces with OpenCV's cascade; satisfies `FaceDetector`.
+    """Detector of frontal faces with OpenCV's cascade; satisfies `FaceDetector`.
 
     Args:
-        config: `long_side` and `score` count here too, `nms_iou` and `threads` do not.
+        config: `long_side` and `score` are used, `nms_iou` and `threads` are not.
 
     Raises:
         ModelFileError: OpenCV was installed without its cascades.
@@ -68,7 +68,7 @@ class HaarDetector:
 
         Returns:
             Faces in frame pixels, best score first, boxes in YuNet's framing, landmarks NaN. The
-            score is the chance of a face that the last stage's weight stands for. N may be 0.
+            score is the chance of a face, from the last stage's weight. N may be 0.
         """
         width, height = frame.size
         scale = self._config.long_side / max(width, height)

@@ -1,4 +1,4 @@
-"""YuNet on any `InferenceSession`: scale and pad, run, decode; small faces and huge ones."""
+"""The YuNet face detector on any `InferenceSession`, with a second pass for huge faces."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from fer_agent.vision.ports import InferenceSession
     from fer_agent.vision.records import Frame
 
-_SECOND_LOOK_LONG_SIDE = 160
-"""Long side of the second look, a quarter of the default input's pixels."""
+_SECOND_PASS_LONG_SIDE = 160
+"""Long side of the second pass, a quarter of the default input's pixels."""
 
-_SECOND_LOOK_SCORE = 0.1
-"""Least score on the coarsest level that asks for a second look.
+_SECOND_PASS_SCORE = 0.1
+"""Least score on the coarsest level that causes a second pass.
 
 A face much larger than the receptive field leaves weak traces there: of 137 faces 2.2 times as high
-as the picture, one look at 320 pixels finds 65 %, this rule 87 %, a second look at every empty
-frame 88 %. Of photos without a face, 12 % ask for the second look, so an empty scene costs 3 %
+as the picture, one pass at 320 pixels finds 65 %, this rule 87 %, a second pass at every empty
+frame 88 %. Of photos without a face, 12 % cause the second pass, so an empty scene costs 3 %
 more and not 25 %. `benchmarks/detector.py` measures both.
 """
 
 _PROBE_SIZE = (64, 96)
-"""Height and width of the blank input that shows at construction what a model puts out."""
+"""Height and width of the blank input that checks a model's outputs at construction."""
 
 
 class YuNetDetector:
-    """Finds faces with YuNet; satisfies `FaceDetector`.
+    """Face detector with YuNet; satisfies `FaceDetector`.
 
-    Keeps input buffers, so one detector serves one pipeline; the session may be shared.
+    It keeps input buffers, so one detector serves one pipeline; the session may be shared.
 
     Args:
         session: YuNet's dynamic graph, input float32 (1, 3, H, W), BGR in 0 to 255.
@@ -50,16 +50,16 @@ class YuNetDetector:
         _check_contract(session)
         self._session = session
         self._config = config
-        self._long_sides = (config.long_side, min(_SECOND_LOOK_LONG_SIDE, config.long_side // 2))
+        self._long_sides = (config.long_side, min(_SECOND_PASS_LONG_SIDE, config.long_side // 2))
         self._frame_size = (0, 0)
         self._none = Faces.none((0, 0))
-        self._looks: list[_Look] = []
+        self._passes: list[_Pass] = []
 
     def detect(self, frame: Frame) -> Faces:
         """Find the faces in one frame.
 
         Args:
-            frame: any size; its colour picture is asked for, because on luma alone recall falls.
+            frame: any size; its colour picture is used, because on luma alone recall falls.
 
         Returns:
             Faces in frame pixels, best score first, with YuNet's five landmarks. N may be 0.
@@ -70,16 +70,16 @@ class YuNetDetector:
         if frame.size != self._frame_size:
             self._frame_size = frame.size
             self._none = Faces.none(frame.size)
-            self._looks = [_Look(self._session, frame.size, side) for side in self._long_sides]
-        first, second = self._looks
+            self._passes = [_Pass(self._session, frame.size, side) for side in self._long_sides]
+        first, second = self._passes
         faces = first.find(frame, self._config)
-        if faces is None and first.decoder.trace() >= _SECOND_LOOK_SCORE:
+        if faces is None and first.decoder.trace() >= _SECOND_PASS_SCORE:
             faces = second.find(frame, self._config)
         return self._none if faces is None else faces
 
 
-class _Look:
-    """What one input size needs, from the network's input to its outputs."""
+class _Pass:
+    """The buffers and the decoder for one input size."""
 
     def __init__(
         self, session: InferenceSession, frame_size: tuple[int, int], long_side: int

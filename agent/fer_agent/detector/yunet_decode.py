@@ -1,4 +1,4 @@
-"""YuNet's raw outputs to boxes: only cells over the threshold are decoded, then NMS.
+"""The decoder of YuNet's raw outputs: boxes of the cells over the threshold, then NMS.
 
 Source: YuNet (Wu et al., 2023), doi:10.1007/s11633-023-1423-y; the formulas are those of OpenCV's
 `FaceDetectorYN`, which the tests compare with.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fer_agent.vision.records import Float32Array
 
 STRIDES = (8, 16, 32)
-"""Input pixels a cell of each of the three output levels stands for."""
+"""Side of a cell of each of the three output levels, in input pixels."""
 
 OUTPUT_WIDTHS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
 """Values per cell of each output; the names in the file are `<key>_<stride>`."""
@@ -37,14 +37,14 @@ class Detections(NamedTuple):
 
 
 class Decoder:
-    """Holds the outputs for inputs of one size and decodes them.
+    """The outputs for inputs of one size, and their decoding.
 
-    The three levels lie one after another in the same arrays, so that everything below is done once
+    The three levels follow one another in the same arrays, so that everything below is done once
     and not level by level: a frame's Python runs with cold caches after the network, where the
     number of calls counts and not their size.
 
     Attributes:
-        outputs: where the network is to write, float32 (1, cells, n) by the names above.
+        outputs: arrays for the network's outputs, float32 (1, cells, n) by the names above.
 
     Args:
         width: the input's width in pixels, a multiple of 32.
@@ -71,11 +71,11 @@ class Decoder:
         self._coarsest = self._product[int(ends[-2]) :]
 
     def decode(self, min_score: float, max_iou: float) -> Detections | None:
-        """Decode what the network wrote.
+        """Decode the outputs that the network wrote.
 
         Args:
             min_score: least score, the geometric mean of class and objectness.
-            max_iou: a box that overlaps a better one more than this goes.
+            max_iou: a box that overlaps a better one more than this is dropped.
 
         Returns:
             The faces, or None where no cell is over the threshold.
@@ -100,7 +100,7 @@ class Decoder:
         )
 
     def trace(self) -> float:
-        """Return the best score on the coarsest level in what was decoded last."""
+        """Return the best score on the coarsest level of the outputs decoded last."""
         return math.sqrt(self._coarsest.max())
 
 
@@ -117,7 +117,7 @@ def suppress(xyxy: Float32Array, score: Float32Array, max_iou: float) -> list[in
     Args:
         xyxy: float32 (N, 4), N at least 1.
         score: float32 (N,), above 0.
-        max_iou: a box that overlaps a better one more than this goes.
+        max_iou: a box that overlaps a better one more than this is dropped.
     """
     if len(score) == 1:
         return [0]

@@ -1,1 +1,1 @@
-"""What `fer-agent doctor` checks."""
+"""The checks of `fer-agent doctor`."""

@@ -1,4 +1,4 @@
-"""Whether the broker answers, is who it says, and lets this device in."""
+"""Findings about the broker: its address, its certificate, the login."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from fer_agent.doctor.finding import Finding, edit_command
 from fer_agent.errors import AgentError, CredentialsError
-from fer_agent.mqtt.dialer import Dialer
-from fer_agent.mqtt.link import Waker
+from fer_agent.mqtt.connector import Connector
 from fer_agent.mqtt.settings import BrokerSettings
 from fer_agent.system import clock
 
@@ -28,7 +27,7 @@ def examine(config: AgentConfig, path: Path) -> Iterator[Finding]:
     """Connect as the agent does, under another client id.
 
     Args:
-        config: what the agent runs with.
+        config: the agent's.
         path: its file.
     """
     edit = edit_command(path)
@@ -62,7 +61,7 @@ def _connect(settings: BrokerSettings, device_id: str) -> None:
 
     Raises:
         OSError: it cannot be reached, or has no good certificate.
-        AgentError: it refuses.
+        AgentError: it refuses the login.
     """
     address = (settings.address.host, settings.address.port)
     with socket.create_connection(address, timeout=_TIMEOUT_S) as connection:
@@ -70,14 +69,10 @@ def _connect(settings: BrokerSettings, device_id: str) -> None:
             with settings.tls.wrap_socket(connection, server_hostname=address[0]):
                 pass
     # Not the agent's own id: that would throw a running agent off the broker.
-    dialer = Dialer(
+    connector = Connector(
         settings, f"fer-agent-{device_id}-doctor-{secrets.token_hex(4)}", timeout_s=_TIMEOUT_S
     )
-    waker = Waker()
-    try:
-        dialer.dial(waker).close()
-    finally:
-        waker.close()
+    connector.connect().close()
 
 
 def _untrusted(error: ssl.SSLCertVerificationError, edit: str) -> Finding:

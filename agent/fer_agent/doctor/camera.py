@@ -1,4 +1,4 @@
-"""Whether a configured camera is there, permitted and free, without opening it."""
+"""Findings about configured cameras: missing, forbidden or busy; none is opened."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 SERVICE_USER = "fer-agent"
 
-_DEVICES = Path("/dev")
-_ARGUS_SOCKET = Path("/tmp/argus_socket")  # noqa: S108 - NVIDIA's daemon put it there
+DEVICES = Path("/dev")
+ARGUS_SOCKET = Path("/tmp/argus_socket")  # noqa: S108 - NVIDIA's daemon put it there
 
 _NO_PICAMERA2: Final = 3
 _LIST_PI_CAMERAS = f"""
@@ -39,12 +39,7 @@ print(json.dumps([one["Num"] for one in Picamera2.global_camera_info()]))
 
 
 def examine_all(config: AgentConfig, file: Path) -> Iterator[Finding]:
-    """Look at every camera that is not switched off.
-
-    Args:
-        config: what the agent runs with.
-        file: its file.
-    """
+    """Examine every enabled camera of a configuration, which was read from `file`."""
     for name, section in config.camera.items():
         if section.enabled:
             finding = examine(name, section.source, file)
@@ -53,11 +48,11 @@ def examine_all(config: AgentConfig, file: Path) -> Iterator[Finding]:
 
 
 def examine(name: str, source: str, file: Path) -> Finding | None:
-    """Look at a camera's device or file; None when nothing speaks against it.
+    """Examine a camera's device or file; None without a finding.
 
     Args:
         name: the camera's name in the configuration.
-        source: as configured; addresses of streams are not looked at.
+        source: as configured; streams are not examined.
         file: the configuration.
     """
     try:
@@ -82,7 +77,7 @@ def _examine_path(name: str, path: Path) -> Finding | None:
             "check the cable, and correct `source` to one that is listed",
             "fer-agent camera list",
         )
-    who = _service_user()
+    who = service_user()
     if not _may_use(path, who):
         return Finding(
             "camera-forbidden",
@@ -90,7 +85,7 @@ def _examine_path(name: str, path: Path) -> Finding | None:
             f"let {who.pw_name} use it",
             _permit(path, who),
         )
-    return _busy(name, str(path), _holder(path)) if path.is_char_device() else None
+    return _busy(name, str(path), holder_of(path)) if path.is_char_device() else None
 
 
 def _examine_picam(name: str, number: int) -> Finding | None:
@@ -117,12 +112,12 @@ def _examine_picam(name: str, number: int) -> Finding | None:
             "fer-agent camera list",
         )
     # libcamera locks the media device of a camera that is in use.
-    holders = (_lock_holder(path) for path in sorted(_DEVICES.glob("media*")))
+    holders = (_lock_holder(path) for path in sorted(DEVICES.glob("media*")))
     return _busy(name, f"picam:{number}", next((one for one in holders if one), None))
 
 
 def _examine_csi(name: str, source: str) -> Finding | None:
-    if _ARGUS_SOCKET.exists():
+    if ARGUS_SOCKET.exists():
         return None
     return Finding(
         "camera-missing",
@@ -144,8 +139,8 @@ def _busy(name: str, source: str, process: int | None) -> Finding | None:
     )
 
 
-def _service_user() -> pwd.struct_passwd:
-    """Return whom the agent runs as: the service's user, or who asks where there is none."""
+def service_user() -> pwd.struct_passwd:
+    """Return the user that the agent runs as: the service's, or this one without a service."""
     try:
         return pwd.getpwnam(SERVICE_USER)
     except KeyError:
@@ -153,7 +148,7 @@ def _service_user() -> pwd.struct_passwd:
 
 
 def _may_use(path: Path, who: pwd.struct_passwd) -> bool:
-    """Tell whether a user may read a file, and for a device write it too."""
+    """Return whether a user may read a file, and for a device write it too."""
     if who.pw_uid == 0:
         return True
     status = path.stat()
@@ -176,7 +171,7 @@ def _permit(path: Path, who: pwd.struct_passwd) -> str:
     return f"sudo chmod o+r {path}"
 
 
-def _holder(device: Path) -> int | None:
+def holder_of(device: Path) -> int | None:
     """Return the id of another process that has a device open; None when it is free."""
     number = device.stat().st_rdev
     for folder in Path("/proc").glob("[0-9]*"):
@@ -203,7 +198,7 @@ def _lock_holder(path: Path) -> int | None:
 
 
 def _is_agent(process: int) -> bool:
-    """Tell whether a process is the service, or an agent where there is no service."""
+    """Return whether a process is the service, or an agent where there is no service."""
     if _comm(process) != SERVICE_USER:
         return False
     try:

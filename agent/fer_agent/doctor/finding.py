@@ -1,4 +1,4 @@
-"""What `fer-agent doctor` says of one thing that is wrong, and the commands that mend things."""
+"""A finding of `fer-agent doctor`, and the commands that fix findings."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 INSTALLED_FOLDER = Path("/opt/fer-agent")
-"""Where `fer-agent install` puts the program."""
+"""The program's folder after `fer-agent install`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong, or soon will be.
+    """A fault, present or imminent.
 
     Attributes:
         id: names the kind of finding; stays the same from version to version.
-        cause: what was found, with the value, in one sentence.
-        remedy: what to do about it, in words.
-        command: the one command that does it, or opens the place where it is done.
+        cause: the fault with its value, in one sentence.
+        remedy: the fix in words.
+        command: the one command that does it, or opens the file where it is done.
     """
 
     id: str
@@ -38,7 +38,7 @@ def edit_command(path: Path) -> str:
 
 
 def reinstall_command() -> str:
-    """Return the command that makes this program's Python environment anew."""
+    """Return the command that rebuilds this program's Python environment."""
     if not Path(sys.prefix).resolve().is_relative_to(INSTALLED_FOLDER):
         return f"{sys.executable} -m pip install --force-reinstall fer-agent"
     if importlib.util.find_spec("pyinfra") is not None:

@@ -1,4 +1,4 @@
-"""Whether the packages an agent needs can be imported, and fit the system's own."""
+"""Findings about Python packages: those that cannot be imported or do not fit the system."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from typing import TYPE_CHECKING
 from fer_agent.doctor.finding import Finding, reinstall_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from fer_agent.config.model import AgentConfig
 
-_IMPORTS = ("numpy", "cv2", "onnxruntime", "paho.mqtt.client")
-_SYSTEM_PACKAGES = Path("/usr/lib/python3/dist-packages")
+IMPORTS = ("numpy", "cv2", "onnxruntime", "paho.mqtt.client")
+SYSTEM_PACKAGES = Path("/usr/lib/python3/dist-packages")
 _IMPORT_TIMEOUT_S = 120.0
 _ILLEGAL_INSTRUCTION = -4
 
 
-def examine() -> Iterator[Finding]:
-    """Import each package in a process of its own: a wrong wheel kills the process that tries."""
+def examine(imports: Sequence[str]) -> Iterator[Finding]:
+    """Import each package in a child process, which a wrong wheel may kill."""
     yield from _two_opencvs()
-    for name in _IMPORTS:
+    for name in imports:
         yield from examine_import(name)
 
 
 def examine_import(name: str) -> Iterator[Finding]:
-    """Import one package in a process of its own."""
+    """Import one package in a child process."""
     code = f"import {name}"
     if name == "onnxruntime":
         code += "; assert 'CPUExecutionProvider' in onnxruntime.get_available_providers()"
@@ -59,7 +59,7 @@ def examine_import(name: str) -> Iterator[Finding]:
 
 
 def examine_runtimes(config: AgentConfig) -> Iterator[Finding]:
-    """Try the runtime that the configuration asks for beside ONNX Runtime."""
+    """Import TensorRT where the configuration asks for it."""
     if "tensorrt" not in (config.classifier.runtime, config.detector.runtime):
         return
     status, said = run_python("import tensorrt, pycuda.driver; pycuda.driver.init()")
@@ -73,8 +73,8 @@ def examine_runtimes(config: AgentConfig) -> Iterator[Finding]:
 
 
 def examine_picamera2() -> Iterator[Finding]:
-    """Compare the interpreter with the one that the system's camera library is built for."""
-    built = sorted((_SYSTEM_PACKAGES / "libcamera").glob("_libcamera.*.so"))
+    """Compare this interpreter with the one of the system's camera library."""
+    built = sorted((SYSTEM_PACKAGES / "libcamera").glob("_libcamera.*.so"))
     abi = sysconfig.get_config_var("SOABI")
     if built and not any(f".{abi}." in path.name for path in built):
         yield Finding(
@@ -87,7 +87,7 @@ def examine_picamera2() -> Iterator[Finding]:
 
 
 def run_python(code: str) -> tuple[int | None, str]:
-    """Run code in a Python of its own.
+    """Run code in another Python process.
 
     Returns:
         Its exit status, negative for a signal, None when it did not end; and its last line.
@@ -107,7 +107,7 @@ def run_python(code: str) -> tuple[int | None, str]:
 
 
 def _two_opencvs() -> Iterator[Finding]:
-    """Find folders with two distributions of OpenCV; in different folders the first one wins."""
+    """Find folders with two distributions of OpenCV."""
     folders: defaultdict[str, set[str]] = defaultdict(set)
     for one in importlib.metadata.distributions():
         name = (one.metadata["Name"] or "").lower().replace("_", "-")

@@ -1,4 +1,4 @@
-"""What `fer-agent doctor` checks: everything a running agent needs, and what mends each finding."""
+"""The checks of `fer-agent doctor`, and its report."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from fer_agent.system import board, installed_service
 from fer_agent.updates.detector_file import YUNET
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from fer_agent.config.model import AgentConfig
 
 SCHEMA_VERSION: Final = 1
 
 _MIN_FREE_BYTES = 200 << 20
-"""Room for another model, its engine and a day's spool."""
+"""Enough for another model, its engine and a day's spool."""
 _HOT_C = 80.0
 """Raspberry Pi and Jetson slow themselves down from here on."""
 _CREDENTIALS = Path("/etc/fer-agent/credentials")
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What was checked, and what was found."""
+class DoctorReport:
+    """The checks and their findings."""
 
     checked: tuple[str, ...]
     findings: tuple[Finding, ...]
@@ -47,21 +47,22 @@ class Report:
         }
 
 
-def examine(path: Path | None) -> Report:
+def examine(path: Path | None, *, imports: Sequence[str] = packages.IMPORTS) -> DoctorReport:
     """Check this machine and its configuration.
 
     Args:
         path: configuration file; None looks in the usual places.
+        imports: the packages to import, each in a process; seconds for each.
     """
     checks: dict[str, Callable[[], Iterator[Finding]]] = {
-        "packages": packages.examine,
+        "packages": lambda: packages.examine(imports),
         "picamera2": packages.examine_picamera2,
         "temperature": _temperature,
         "service": _service,
     }
     findings: list[Finding] = []
     if os.access(_CREDENTIALS, os.R_OK | os.X_OK):
-        # Root sees the files that systemd hands to the service.
+        # Root can read the files that systemd gives to the service.
         os.environ.setdefault("CREDENTIALS_DIRECTORY", str(_CREDENTIALS))
     found = path or loading.usual_file(os.environ)
     file = found or loading.default_places(os.environ)[0]
@@ -79,7 +80,7 @@ def examine(path: Path | None) -> Report:
         }
     for check in checks.values():
         findings += check()
-    return Report(("config", *checks), tuple(findings))
+    return DoctorReport(("config", *checks), tuple(findings))
 
 
 def _no_config(error: AgentError, found: Path | None, file: Path) -> Finding:
@@ -158,7 +159,7 @@ def _service() -> Iterator[Finding]:
     try:
         status = installed_service.service_status()
     except AgentError:
-        return  # no systemd: nothing is installed that could be down
+        return  # no systemd, so no service that could be down
     if status["installed"] and status["service"] != "active":
         yield Finding(
             "service-down",

@@ -1,1 +1,1 @@
-"""What runs a network; each module here is an `InferenceSession` and knows no other room."""
+"""Runtimes that run a network, each as an `InferenceSession`."""

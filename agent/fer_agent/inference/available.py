@@ -1,6 +1,6 @@
-"""Which runtimes this machine has, and a session on any of them by the runtime's name.
+"""The runtimes of this machine, and sessions on them by the runtime's name.
 
-A new runtime is one more entry of `RUNTIMES`; nothing else needs to know of it.
+A new runtime is one more entry of `RUNTIMES`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from fer_agent.inference.setting import LoadRequest
 
 _IMPORT_TIMEOUT_S = 120.0
-"""A first import of CUDA's libraries from a slow card takes long."""
+"""The first import of CUDA's libraries from a slow card takes long."""
 
 
 class TypedSession(InferenceSession, Protocol):
-    """An `InferenceSession` that also says which numbers it takes."""
+    """An `InferenceSession` with the element type of its input."""
 
     @property
     def input_dtype(self) -> np.dtype[np.generic]:
@@ -43,11 +43,11 @@ class Runtime:
     Attributes:
         name: as on the command line and in results.
         title: as its makers write it.
-        packages: what must be importable, the one that carries the version first.
-        native: whether the packages need libraries from outside their wheels, so that being
-            installed says nothing: they are imported once, in a process of their own.
-        threaded: whether a number of threads means anything to it.
-        remedy: how to get it.
+        packages: those that must be importable, the one with the version first.
+        native: whether the packages need libraries from outside their wheels; then they are
+            imported once, in a child process.
+        threaded: whether it has a number of threads.
+        remedy: a sentence on how to get it.
         open: makes a session.
     """
 
@@ -61,7 +61,7 @@ class Runtime:
 
 
 def _open_onnx(request: LoadRequest) -> TypedSession:
-    from fer_agent.inference.onnx import OnnxSession  # noqa: PLC0415  paid only by who runs it
+    from fer_agent.inference.onnx import OnnxSession  # noqa: PLC0415  loaded only where it is used
 
     return OnnxSession(request.path, threads=request.threads)
 
@@ -93,27 +93,51 @@ RUNTIMES: Final[tuple[Runtime, ...]] = (
         open=_open_tensorrt,
     ),
 )
-"""Every runtime that the agent knows, the one that is always there first."""
+"""All runtimes that the agent knows; the first one is always there."""
 
 
 def available() -> tuple[str, ...]:
-    """Return the names of the runtimes whose packages import here; asked once in a process."""
-    return tuple(runtime.name for runtime in RUNTIMES if _is_there(runtime.name))
+    """Return the names of the runtimes that are on this machine."""
+    return tuple(runtime.name for runtime in RUNTIMES if is_here(runtime.name))
+
+
+@functools.cache
+def is_here(name: str) -> bool:
+    """Return whether a runtime's packages import, checked once in a process.
+
+    Native ones are imported in a child process, so that their libraries are not loaded here.
+    """
+    (runtime,) = (one for one in RUNTIMES if one.name == name)
+    tops = [package.partition(".")[0] for package in runtime.packages]
+    if any(importlib.util.find_spec(top) is None for top in tops):
+        return False
+    if not runtime.native:
+        return True
+    try:
+        done = subprocess.run(  # noqa: S603  our own interpreter
+            [sys.executable, "-c", f"import {', '.join(runtime.packages)}"],
+            capture_output=True,
+            check=False,
+            timeout=_IMPORT_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
 
 
 def find(name: str) -> Runtime:
     """Return a runtime that is there.
 
     Raises:
-        UsageError: there is no runtime of that name anywhere.
-        UnavailableError: it is not on this machine; the message says which are.
+        UsageError: there is no runtime of that name.
+        UnavailableError: it is not on this machine; the message lists those that are.
     """
     known = {runtime.name: runtime for runtime in RUNTIMES}
     if name not in known:
         raise UsageError(
             f"there is no runtime called {name!r}", remedy=f"use one of: {', '.join(known)}"
         )
-    if not _is_there(name):
+    if not is_here(name):
         raise UnavailableError(
             f"the runtime {name!r} is not on this machine, only: {', '.join(available())}",
             remedy=known[name].remedy,
@@ -126,46 +150,23 @@ def open_session(name: str, request: LoadRequest) -> TypedSession:
 
     Args:
         name: the runtime's name.
-        request: what is to be loaded.
+        request: the network.
 
     Raises:
         UsageError, UnavailableError: as in `find`.
         ModelError: the file is missing, damaged, or has not exactly one input.
-        InferenceError: the runtime does not do what it was asked for.
+        InferenceError: the runtime does not run as asked.
     """
     return find(name).open(request)
 
 
 def version(name: str) -> str:
-    """Return the version of a runtime that is there, as its package says; empty if it does not."""
+    """Return the version of a runtime that is there; empty where its package has none."""
     package = find(name).packages[0].partition(".")[0]
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         pass
-    # Of another name, as onnxruntime-gpu is; looking through all that is installed takes longer.
+    # A package of another name, as onnxruntime-gpu; going through all that is installed is slow.
     distributions = importlib.metadata.packages_distributions().get(package)
     return importlib.metadata.version(distributions[0]) if distributions else ""
-
-
-@functools.cache
-def _is_there(name: str) -> bool:
-    (runtime,) = (one for one in RUNTIMES if one.name == name)
-    tops = [package.partition(".")[0] for package in runtime.packages]
-    if any(importlib.util.find_spec(top) is None for top in tops):
-        return False
-    return not runtime.native or _imports(runtime.packages)
-
-
-def _imports(packages: tuple[str, ...]) -> bool:
-    """Tell whether packages import, without loading their libraries into this process."""
-    try:
-        done = subprocess.run(  # noqa: S603  our own interpreter
-            [sys.executable, "-c", f"import {', '.join(packages)}"],
-            capture_output=True,
-            check=False,
-            timeout=_IMPORT_TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0

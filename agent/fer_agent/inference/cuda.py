@@ -1,7 +1,7 @@
-"""The one thread that talks to the GPU: what lives there is made, used and freed in it.
+"""The CUDA thread, in which everything on the GPU is made, used and freed.
 
 A CUDA context belongs to threads, and PyCUDA frees memory only in the thread whose context it came
-from; elsewhere it leaks without a word. So all work for the GPU is handed to this thread.
+from; elsewhere it leaks silently. So all work for the GPU is handed to this thread.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """What an engine depends on besides TensorRT.
+    """The GPU and driver that an engine depends on.
 
     Attributes:
-        name: as the driver says it, such as `Orin`.
+        name: as the driver reports it, such as `Orin`.
         compute_capability: major and minor, such as `8.7`.
         cuda: version of CUDA that the driver speaks, such as `12.6`.
     """
@@ -50,7 +50,7 @@ class CudaThread:
         UnavailableError: no PyCUDA, no driver or no GPU.
 
     Attributes:
-        gpu: what the driver says of it.
+        gpu: the first GPU.
         stream: PyCUDA's stream; only for jobs of this thread.
     """
 
@@ -67,7 +67,7 @@ class CudaThread:
         started.result()
 
     def call(self, job: Callable[[], T]) -> T:
-        """Do a job there and wait for what it returns or raises.
+        """Do a job there and wait; return its result or raise its error.
 
         Raises:
             InferenceError: the thread was closed.
@@ -82,7 +82,7 @@ class CudaThread:
             try:
                 done.set_result(job())
             except BaseException as error:  # noqa: BLE001 - thread boundary: the caller gets it
-                # Frames would carry what they hold of the GPU into the caller's thread.
+                # Frames would carry references to the GPU's objects into the caller's thread.
                 traceback.clear_frames(error.__traceback__)
                 done.set_exception(error)
 
@@ -90,7 +90,7 @@ class CudaThread:
         return done.result()
 
     def post(self, job: Job) -> None:
-        """Do a job there some time and return at once; after `close` it is not done."""
+        """Queue a job and return at once; after `close` it is not done."""
         self._jobs.put(job)
 
     def close(self) -> None:
@@ -110,7 +110,7 @@ class CudaThread:
         try:
             while (job := self._jobs.get()) is not None:
                 job()
-                del job  # and with it what it holds, before the next one comes
+                del job  # and its references, before the next one comes
         finally:
             self.stream = None
             context.pop()

@@ -1,11 +1,11 @@
-"""Builds one engine in a process of its own: `python -m fer_agent.inference.engine_build`.
+"""A child process that builds one engine: `python -m fer_agent.inference.engine_build`.
 
-A task comes on stdin as one line of JSON; JSON lines leave on stdout: `{"progress": 0.4}` while it
-goes on, and at the end `{"written": true}` or `{"problem": ..., "remedy": ...}`. Building takes
-minutes and hundreds of megabytes, and may take its process down; nobody's frames wait for it.
+It reads a task as one line of JSON from stdin and writes JSON lines to stdout: `{"progress": 0.4}`
+while it works, and at the end `{"written": true}` or `{"problem": ..., "remedy": ...}`. Building
+takes minutes and hundreds of megabytes, and may crash.
 
-A file is written only at the very end, whole, and only of an engine that has shown on golden inputs
-that it computes what ONNX Runtime does.
+The file is written at the very end, and only of an engine that agrees with ONNX Runtime on golden
+inputs.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from fer_agent.errors import AgentError, InferenceError, ModelContractError
 from fer_agent.inference import engine_file, golden, tensorrt
 from fer_agent.inference.cuda import cuda_thread
 from fer_agent.inference.engine_file import EngineKey, Header
+from fer_agent.system import durable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,15 +39,15 @@ STRONGLY_TYPED_SINCE: Final = (10, 12)
 none. Source: NVIDIA's TensorRT 10.12 release notes and guide from 10.x to 11.x."""
 
 _EXPLICIT_BATCH_UNTIL: Final = (10,)
-"""Up to here a network has to be asked for with a batch axis of its own; later ones all have it."""
+"""Before it the batch axis has to be asked for; later ones always have it."""
 
 TF32_OFF: Final = "no-tf32"
 FP16_FLAG: Final = "fp16-flag"
 STRONGLY_TYPED: Final = "strongly-typed"
 
 
-class Task(BaseModel):
-    """What is to be built."""
+class EngineTask(BaseModel):
+    """An engine to build."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -55,12 +56,12 @@ class Task(BaseModel):
     answers: Path
     """Golden inputs with ONNX Runtime's outputs, as `golden.encode` writes them."""
     path: Path
-    """Where the engine goes."""
+    """The engine's file."""
     key: EngineKey
 
 
 def flags_of(version: tuple[int, ...], precision: str) -> tuple[str, ...]:
-    """Return the builder's switches for a precision under a version of TensorRT."""
+    """Return the builder's flags for a precision under a version of TensorRT."""
     flags = [TF32_OFF] if precision == "fp32" else []
     if version >= STRONGLY_TYPED_SINCE:
         flags.append(STRONGLY_TYPED)
@@ -70,7 +71,7 @@ def flags_of(version: tuple[int, ...], precision: str) -> tuple[str, ...]:
 
 
 def main() -> None:
-    """Build what stdin names."""
+    """Build the engine of the task on stdin."""
     # What libraries print goes to stderr: stdout carries nothing but our lines.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as lines:
         os.dup2(2, 1)
@@ -78,27 +79,20 @@ def main() -> None:
         def tell(content: dict[str, Any]) -> None:
             print(json.dumps(content), file=lines, flush=True)
 
-        task = Task.model_validate_json(sys.stdin.readline())
+        task = EngineTask.model_validate_json(sys.stdin.readline())
         try:
             _build(task, tell)
         except AgentError as error:
             tell({"problem": str(error), "remedy": error.remedy})
         except OSError as error:
-            told = durable_refusal(error, task.path.parent)
-            tell({"problem": str(told), "remedy": told.remedy})
+            refused = durable.refused(error, task.path.parent)
+            tell({"problem": str(refused), "remedy": refused.remedy})
         else:
             tell({"written": True})
 
 
-def durable_refusal(error: OSError, folder: Path) -> AgentError:
-    """Return what to tell of a file that cannot be written."""
-    from fer_agent.system import durable  # noqa: PLC0415  seldom needed
-
-    return durable.refused(error, folder)
-
-
-def _build(task: Task, tell: Tell) -> None:
-    thread = cuda_thread()  # before the minutes, so that a GPU that is away shows at once
+def _build(task: EngineTask, tell: Tell) -> None:
+    thread = cuda_thread()  # first, so that a missing GPU shows at once
     began_s = time.monotonic()
     plan = _serialized(task, tell)
     title = f"the engine of {task.network.name}"
@@ -113,15 +107,15 @@ def _build(task: Task, tell: Tell) -> None:
         largest_difference=agreement.largest_difference,
     )
     if not agreement.within(tolerance):
-        refusal = golden.DisagreementError(agreement, tolerance)
+        error = golden.DisagreementError(agreement, tolerance)
         # Kept, so that not every start spends minutes on the same engine.
-        told = {"refused": str(refusal), "largest_difference": None}
-        engine_file.write(task.path, header.model_copy(update=told), b"")
-        raise refusal
+        refused = {"refused": str(error), "largest_difference": None}
+        engine_file.write(task.path, header.model_copy(update=refused), b"")
+        raise error
     engine_file.write(task.path, header, plan)
 
 
-def _serialized(task: Task, tell: Tell) -> bytes:
+def _serialized(task: EngineTask, tell: Tell) -> bytes:
     """Build the engine and return its plan.
 
     Raises:
@@ -156,7 +150,7 @@ def _serialized(task: Task, tell: Tell) -> bytes:
     profile.set_shape(network.get_input(0).name, shapes.least, shapes.usual, shapes.most)
     config.add_optimization_profile(profile)
     if hasattr(trt, "IProgressMonitor"):
-        # Newer than 8.6. A name of its own, because the config does not keep it alive.
+        # Newer than 8.6. In a variable, because the config does not keep it alive.
         monitor = _monitor(trt, tell)
         config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
@@ -179,7 +173,7 @@ def _network_flags(trt: Any, flags: tuple[str, ...]) -> int:
 
 
 def _monitor(trt: Any, tell: Tell) -> Any:
-    """Return a progress monitor that also ends the build when nobody waits for it any more."""
+    """Return a progress monitor that also ends the build when the parent process is gone."""
     parent = os.getppid()
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # no types come with it

@@ -1,4 +1,4 @@
-"""Engines on disk: what one was built of and for, and its bytes, in one file that is whole or not.
+"""TensorRT engines on disk.
 
 A file is one line of JSON, the `Header`, and then the plan as TensorRT serialized it.
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fer_agent.inference.setting import Conditions
 from fer_agent.system import durable
 
 if TYPE_CHECKING:
@@ -20,16 +21,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _KEPT = 6
-"""Engines in a store, the newest: of two versions of a model and of the detector, with room."""
+"""Engines kept in a store, the newest: enough for two versions of a model and the detector."""
 
 _SUFFIX = ".engine"
 
 
-class _Part(BaseModel):
+class _EngineRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class Profile(_Part):
+class Profile(_EngineRecord):
     """Input shapes an engine is built for: smallest, most frequent, largest."""
 
     least: tuple[int, ...]
@@ -37,42 +38,21 @@ class Profile(_Part):
     most: tuple[int, ...]
 
 
-class EngineKey(_Part):
+class EngineKey(Conditions):
     """Everything an engine depends on; another value of any means another engine."""
 
-    model_sha256: str
+    model_sha256: Annotated[str, Field(title="the model")]
     """Of the ONNX file."""
-    precision: Literal["fp32", "fp16"]
-    profile: Profile
-    flags: tuple[str, ...]
-    """Switches of the builder."""
-    tensorrt: str
-    cuda: str
-    gpu: str
-    compute_capability: str
-
-    def differences(self, other: EngineKey) -> list[str]:
-        """Say what is another in `other`, in words for a log line."""
-        words = {
-            "model_sha256": "the model",
-            "precision": "the precision",
-            "profile": "the input's size",
-            "flags": "the builder's flags",
-            "tensorrt": "TensorRT",
-            "cuda": "CUDA",
-            "gpu": "the GPU",
-            "compute_capability": "the compute capability",
-        }
-        found = []
-        for key, word in words.items():
-            here, there = getattr(self, key), getattr(other, key)
-            if here != there:
-                plain = isinstance(here, str) and key != "model_sha256"
-                found.append(f"{word} ({there}, here {here})" if plain else word)
-        return found
+    precision: Annotated[Literal["fp32", "fp16"], Field(title="the precision")]
+    profile: Annotated[Profile, Field(title="the input's size")]
+    flags: Annotated[tuple[str, ...], Field(title="the builder's flags")]
+    tensorrt: Annotated[str, Field(title="TensorRT")]
+    cuda: Annotated[str, Field(title="CUDA")]
+    gpu: Annotated[str, Field(title="the GPU")]
+    compute_capability: Annotated[str, Field(title="the compute capability")]
 
 
-class Header(_Part):
+class Header(_EngineRecord):
     """The first line of a file."""
 
     schema_version: Literal[1] = 1
@@ -83,60 +63,60 @@ class Header(_Part):
     largest_difference: float | None = None
     """Of any output on golden inputs, against ONNX Runtime's."""
     refused: str = ""
-    """Why no such engine is used on this board; then there is no plan."""
+    """Why this board uses no such engine; then there is no plan."""
     plan_sha256: str = ""
     plan_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A file's content."""
+    """The content of a file."""
 
     header: Header
     plan: bytes
 
 
 def path_of(store: Path, key: EngineKey) -> Path:
-    """Return where the engine of a model file, precision and profile is kept."""
+    """Return the path of the engine of a model file, precision and profile."""
     shape = hashlib.sha256(key.profile.model_dump_json().encode()).hexdigest()[:6]
     name = f"{key.model_sha256[:12]}-{key.precision}-{shape}{_SUFFIX}"
     return store / ".state" / "engines" / name
 
 
 def read(path: Path, key: EngineKey) -> Stored | None:
-    """Return a stored engine if it is whole and was built for exactly this; else None and a word.
+    """Return a stored engine if it is whole and was built for exactly this key; else log why not.
 
-    Nothing of a file is handed on before its hash is right: TensorRT trusts what it is given.
+    A plan with a wrong hash is never returned: TensorRT does not check what it loads.
     """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
-        logger.warning("cannot read %s: %s; the engine is built anew", path, error.strerror)
+        logger.warning("cannot read %s: %s; the engine is built again", path, error.strerror)
         return None
     line, _, plan = content.partition(b"\n")
     try:
         header = Header.model_validate_json(line)
     except ValidationError:
-        logger.warning("%s is no engine of ours; it is built anew", path)
+        logger.warning("%s is no engine of ours; it is built again", path)
         return None
     if changed := key.differences(header.key):
         logger.warning(
-            "%s was built for something else: %s; it is built anew", path, ", ".join(changed)
+            "%s was built for something else: %s; it is built again", path, ", ".join(changed)
         )
         return None
     if len(plan) != header.plan_bytes or hashlib.sha256(plan).hexdigest() != header.plan_sha256:
-        logger.warning("%s is damaged; it is built anew", path)
+        logger.warning("%s is damaged; it is built again", path)
         return None
     return Stored(header=header, plan=plan)
 
 
 def write(path: Path, header: Header, plan: bytes) -> None:
-    """Keep an engine, or why there is none; the oldest ones beyond a few go.
+    """Write an engine, or the reason why there is none; remove the oldest ones beyond a few.
 
     Raises:
-        OSError: it cannot be written; what was there stays.
+        OSError: it cannot be written; the old file stays.
     """
     told = header.model_copy(
         update={"plan_sha256": hashlib.sha256(plan).hexdigest(), "plan_bytes": len(plan)}

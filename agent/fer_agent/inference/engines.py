@@ -1,11 +1,10 @@
-"""From an ONNX file to a session on TensorRT: the stored engine, or one built on the spot."""
+"""Sessions on TensorRT: a network's stored engine, or one that is built first."""
 
 from __future__ import annotations
 
 import atexit
 import json
 import logging
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,13 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from fer_agent.errors import InferenceError, ModelContractError
 from fer_agent.inference import engine_file, golden, tensorrt
 from fer_agent.inference.cuda import cuda_thread
-from fer_agent.inference.engine_build import STRONGLY_TYPED_SINCE, Task, flags_of
+from fer_agent.inference.engine_build import STRONGLY_TYPED_SINCE, EngineTask, flags_of
 from fer_agent.inference.engine_file import EngineKey, Profile
 from fer_agent.inference.noise import make_input
 from fer_agent.inference.onnx import OnnxSession
 from fer_agent.inference.tensorrt import TensorRtSession
 from fer_agent.models.store import file_sha256
-from fer_agent.system import durable
+from fer_agent.system import child_process, durable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,18 +45,18 @@ _LONGEST_BUILD_S: Final = 3600.0
 
 
 class EngineError(InferenceError):
-    """There is no engine of a network on this board; ONNX Runtime runs it."""
+    """A network has no engine on this board; ONNX Runtime runs it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Network:
-    """What an engine is made of.
+    """The source of an engine.
 
     Attributes:
         path: the ONNX file.
-        precision: what the engine computes in.
+        precision: of the engine.
         profile: shapes of its input.
-        answers: golden inputs that it has to agree with.
+        answers: golden inputs that the engine has to agree with.
     """
 
     path: Path
@@ -72,12 +71,12 @@ def rows_profile(row: tuple[int, ...], usual: int = 1, most: int = MOST_FACES) -
 
 
 def any_network(request: LoadRequest) -> Network:
-    """Return a network that comes without golden inputs: noise does, answered by ONNX Runtime.
+    """Return a network with noise as golden inputs, answered by ONNX Runtime.
 
     Raises:
         ModelError: the file cannot be loaded.
         ModelContractError: it leaves more of its input open than the number of rows, and the
-            request does not say how long that is.
+            request does not give its length.
     """
     plain = OnnxSession(request.path)
     noise = make_input(request.path, plain.input_dtype, request.shape or plain.input_shape)
@@ -90,7 +89,7 @@ def any_network(request: LoadRequest) -> Network:
 
 
 def source_precision(precision: str, version: tuple[int, ...]) -> str:
-    """Return which of a model's files an engine of some precision is built of.
+    """Return the precision of the file that an engine of some precision is built from.
 
     Before 10.12 TensorRT itself makes FP16 of an FP32 graph, afterwards the graph has to be FP16.
     """
@@ -102,18 +101,18 @@ def open_engine(
     store: Path,
     on_progress: Callable[[float], None] = lambda _share: None,
 ) -> TensorRtSession:
-    """Load a network's engine, and build it before if there is none for this board.
+    """Load a network's engine, and build it first if there is none for this board.
 
-    Two who want the same engine at once build it once. An interrupted build leaves nothing.
+    Two processes that need the same engine build it once. An interrupted build leaves nothing.
 
     Args:
-        network: what to run.
-        store: the model store; engines lie in its `.state/engines`.
-        on_progress: told the share that is built, in [0, 1].
+        network: the network.
+        store: the model store; engines are in its `.state/engines`.
+        on_progress: called with the share that is built, in [0, 1].
 
     Raises:
         UnavailableError: no GPU, or its libraries are not there.
-        EngineError: it cannot be built, or does not compute what ONNX Runtime does.
+        EngineError: it cannot be built, or does not agree with ONNX Runtime.
         TemporaryError: the disk is full.
         ConfigError: the store cannot be written.
     """
@@ -152,7 +151,7 @@ def open_engine(
         session.close()
         raise EngineError(
             f"{path} does not compute what ONNX Runtime does: {error}",
-            remedy=f"delete {path} to have it built anew",
+            remedy=f"delete {path} to have it built again",
         ) from error
     logger.info("loaded %s on TensorRT %s, %s", path, key.tensorrt, key.gpu)
     return session
@@ -176,31 +175,29 @@ def key_of(network: Network, gpu: Gpu) -> EngineKey:
 def _build(
     network: Network, key: EngineKey, path: Path, on_progress: Callable[[float], None]
 ) -> None:
-    """Have a process build the engine and lay it down.
+    """Let a child process build the engine and write its file.
 
     Raises:
-        EngineError: it did not; the reason is the process's own, or how it ended.
+        EngineError: it did not; the message has its reason, or how it ended.
     """
     with tempfile.TemporaryDirectory(prefix="fer-agent-") as folder:
         answers = Path(folder) / "golden.npz"
         answers.write_bytes(golden.encode(network.answers))
-        task = Task(network=network.path, answers=answers, path=path, key=key)
+        task = EngineTask(network=network.path, answers=answers, path=path, key=key)
         said, returncode = _converse(task, on_progress)
     if said.get("written"):
         return
     if "problem" in said:
         raise EngineError(said["problem"], remedy=said["remedy"])
-    how = f"with exit status {returncode}"
-    if returncode < 0:
-        how = f"by {signal.Signals(-returncode).name}"
     raise EngineError(
-        f"the process that built an engine of {network.path.name} ended {how}",
+        f"the process that built an engine of {network.path.name} ended "
+        f"{child_process.how_it_ended(returncode)}",
         remedy="see its words in the log; if memory was short, close other programs",
     )
 
 
-def _converse(task: Task, on_progress: Callable[[float], None]) -> tuple[dict[str, Any], int]:
-    """Run the building process; returns its last word, which may be empty, and how it ended."""
+def _converse(task: EngineTask, on_progress: Callable[[float], None]) -> tuple[dict[str, Any], int]:
+    """Run the building process; return its last line, which may be empty, and its exit status."""
     said: dict[str, Any] = {}
     with subprocess.Popen(  # noqa: S603  our own interpreter and module
         [sys.executable, "-m", _MODULE],
@@ -208,7 +205,7 @@ def _converse(task: Task, on_progress: Callable[[float], None]) -> tuple[dict[st
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
-        # Whoever ends this program does not wait for an engine.
+        # The end of this program does not wait for an engine.
         atexit.register(process.kill)
         try:
             if process.stdin is not None and process.stdout is not None:

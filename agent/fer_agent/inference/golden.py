@@ -1,7 +1,7 @@
-"""Golden inputs: a few pictures and what a model's own FP32 file answers to them.
+"""Golden inputs: a few pictures with the outputs of a model's own FP32 file.
 
-They go with a model's files. Whatever runs the model, on whatever board and in whatever precision,
-shows with them that it computes the same function before anybody relies on it.
+They go with a model's files. Each runtime, board and precision is checked against them before it
+is used.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Golden:
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far outputs may be off.
+    """The largest difference of outputs.
 
     Attributes:
         relative_difference: largest difference of an output's numbers, as a share of the largest
@@ -75,7 +75,7 @@ other label, INT8 by 0.12 with another label for one picture of 24.
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How well a session's outputs match.
+    """The difference of a session's outputs from golden ones.
 
     Attributes:
         inputs: number of inputs compared.
@@ -90,7 +90,7 @@ class Agreement:
     label_disagreements: int
 
     def within(self, tolerance: Tolerance) -> bool:
-        """Tell whether this is close enough."""
+        """Return whether the difference is within a tolerance."""
         return (
             self.relative_difference <= tolerance.relative_difference
             and self.label_disagreements <= tolerance.label_disagreements * self.inputs
@@ -98,10 +98,10 @@ class Agreement:
 
 
 class DisagreementError(ModelContractError):
-    """A session computes something else than the model's FP32 file.
+    """A session does not agree with the model's FP32 file.
 
     Attributes:
-        agreement: how far it is off.
+        agreement: the difference.
     """
 
     def __init__(self, agreement: Agreement, tolerance: Tolerance) -> None:
@@ -120,7 +120,7 @@ def load(path: Path, least: int = LEAST_INPUTS) -> Golden:
 
     Args:
         path: the file.
-        least: fewer inputs are refused.
+        least: smallest number of inputs.
 
     Raises:
         ModelFileError: the file cannot be read, or is no file of golden inputs.
@@ -177,7 +177,7 @@ def encode(golden: Golden) -> bytes:
 
 
 def record(session: InferenceSession, inputs: NDArray[np.generic]) -> Golden:
-    """Run inputs and keep them with what came out.
+    """Run inputs and return them with their outputs.
 
     Raises:
         InferenceError: the runtime refused the inputs or failed while running.
@@ -186,7 +186,7 @@ def record(session: InferenceSession, inputs: NDArray[np.generic]) -> Golden:
 
 
 def compare(session: InferenceSession, golden: Golden) -> Agreement:
-    """Run golden inputs and measure how far the outputs are off.
+    """Run golden inputs and return the difference of the outputs.
 
     Raises:
         ModelContractError: the session has outputs of other names or shapes.
@@ -212,7 +212,7 @@ def compare(session: InferenceSession, golden: Golden) -> Agreement:
 
 
 def check(session: InferenceSession, golden: Golden, tolerance: Tolerance) -> Agreement:
-    """Run golden inputs and refuse a session that answers otherwise.
+    """Run golden inputs and raise an error when the outputs differ too much.
 
     Raises:
         DisagreementError: the outputs are off by more than the tolerance.

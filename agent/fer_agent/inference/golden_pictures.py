@@ -1,6 +1,6 @@
-"""The pictures golden inputs are made of: two public-domain portraits, and drawn patterns.
+"""The pictures of golden inputs: two public-domain portraits and drawn patterns.
 
-None comes from a data set, so they may go wherever the model goes.
+None comes from a data set, so they may be distributed with every model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BEHIND = 128
 """Gray behind the cut-out portraits."""
 
 _MULTIPLE = 32
-"""What height and width of a detector's input are multiples of."""
+"""Height and width of a detector's input are multiples of it."""
 
 _FRAMINGS = ((0.0, 0.0, 1.1), (0.08, -0.05, 1.0), (-0.06, 0.07, 1.3), (0.0, 0.1, 0.85))
 """Shift right and down, and size of the face's box, in widths of the face."""
@@ -91,7 +91,7 @@ def _patterns(size: tuple[int, int]) -> NDArray[np.uint8]:
         np.full(size, 128),
         np.full(size, 255),
         slope,
-        # Of little contrast: INT8 is calibrated on faces, and cuts off what is far from them.
+        # Of little contrast: INT8 is calibrated on faces, and clips values far from them.
         64 + 128 * (2 * x >= width),
         96 + 64 * (y // 4 % 2),
         96 + 64 * ((x // 6 + y // 6) % 2),

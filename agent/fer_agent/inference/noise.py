@@ -1,4 +1,4 @@
-"""One input of noise for a network that came without any."""
+"""Noise as the input of a network without golden inputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make_input(
     """Make one input of noise, the same each time; an open first axis is the batch.
 
     Raises:
-        ModelContractError: another axis is open, and nobody said how long it is.
+        ModelContractError: another axis is open, and its length is not given.
     """
     lengths = [1 if axis == 0 and not isinstance(n, int) else n for axis, n in enumerate(shape)]
     fixed = [length for length in lengths if isinstance(length, int) and length > 0]

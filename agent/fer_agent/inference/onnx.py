@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: a network with one input, run on a fixed small number of threads."""
+"""ONNX Runtime on the CPU: networks with one input, on a fixed number of threads."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class OnnxSession:
     Args:
         path: the ONNX file.
         threads: threads inside one run; runs of one session may come from several threads.
-        ready: what was once written of this file as `write_ready`, to be loaded in its place.
-        write_ready: where to write what the runtime makes of the network on this processor, its
-            weights in `WEIGHTS_NAME` beside it. All memory of such a session goes with it.
+        ready: a file that was written from this one as `write_ready`, loaded in its place.
+        write_ready: path of the optimised network that is written for this processor, its weights
+            in `WEIGHTS_NAME` beside it. All memory of such a session goes with it.
 
     Raises:
         ModelFileError: the file is missing, truncated or no ONNX file the runtime can load.
@@ -81,9 +81,9 @@ class OnnxSession:
         """The input's element type.
 
         Raises:
-            ModelContractError: it is no number of a kind that numpy has.
+            ModelContractError: numpy has no such type.
         """
-        import numpy as np  # noqa: PLC0415  asked for by measurements only
+        import numpy as np  # noqa: PLC0415  used by measurements only
 
         element = self._input_type.removeprefix("tensor(").removesuffix(")")
         names = {"float": "float32", "double": "float64"}
@@ -118,10 +118,10 @@ class OnnxSession:
     def bind(
         self, tensor: NDArray[np.generic], outputs: Mapping[str, NDArray[np.generic]]
     ) -> Callable[[], None]:
-        """Prepare runs that read one array and write others; see `runtime.binding`.
+        """Prepare runs that read one array and write others; see `vision.binding`.
 
-        Against `run` that saves the checks, the dictionary and a fresh array for each output: 60 to
-        130 us of YuNet's call and of the classifier's (x86-64, 2.4 GHz, cold caches).
+        Compared with `run`, no checks, no dictionary and no fresh arrays: 60 to 130 us less for a
+        call of YuNet or the classifier (x86-64, 2.4 GHz, cold caches).
 
         Raises:
             InferenceError: an array is not contiguous or has no such output. So does the run
@@ -155,7 +155,7 @@ class OnnxSession:
 
 
 def _options(threads: int, *, optimised: bool, write_ready: Path | None) -> Any:
-    import onnxruntime  # noqa: PLC0415  a heavy import, paid only by who runs a network
+    import onnxruntime  # noqa: PLC0415  a heavy import
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -1,14 +1,13 @@
-"""Networks as ONNX Runtime makes them ready for this processor, kept for the next start.
+"""Networks as ONNX Runtime optimises them for this processor, kept for the next start.
 
-To make a network ready is most of the work of loading it, and leaves its weights twice as long on
-the heap as they are in use. The runtime can write down what came out, and it maps weights that lie
-in a file of their own instead of reading them: they are then the page cache's, and no longer the
-process's alone. The classifier loads in 8 ms instead of 28 and takes 4.8 MB less, YuNet in 6 ms
-instead of 11 and 0.7 MB less; runs take as long as before (x86-64).
+Optimising is most of the work of loading, and doubles the weights on the heap. The runtime can
+write the result, and it maps weights in a separate file into the page cache instead of reading them
+into the process's own memory. The classifier loads in 8 ms instead of 28 and takes 4.8 MB
+less, YuNet in 6 ms instead of 11 and 0.7 MB less; runs take as long as before (x86-64).
 
     <store>/.state/prepared/<key>/model.onnx, weights.bin, hashes.json
 
-The key is a hash of all that such files depend on: the model's file, ONNX Runtime, the processor.
+The key is a hash of the model's file, ONNX Runtime's version and the processor's instructions.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import hashlib
 import json
 import logging
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fer_agent.errors import AgentError
 from fer_agent.inference import available
@@ -28,25 +27,22 @@ from fer_agent.system import board, durable
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
-
 logger = logging.getLogger(__name__)
 
 _MODEL = "model.onnx"
 _HASHES = "hashes.json"
 
-_KEPT = 6
-"""Prepared networks in a store, the newest: as many as engines."""
+KEPT = 6
+"""Prepared networks kept in a store, the newest; as many as engines."""
 
 _PROBE_LENGTH = 64
-"""Of each axis that a graph leaves open, but the first; a multiple of YuNet's largest stride."""
+"""Length of each open axis but the first; a multiple of YuNet's largest stride."""
 
 
 def open_session(path: Path, sha256: str, store: Path, *, threads: int) -> OnnxSession:
     """Load a network as it was prepared on this board; the first time, prepare it.
 
-    Where that cannot be, as in a store that others own, it is loaded as it is.
+    Where that fails, as in another user's store, the file itself is loaded.
 
     Args:
         path: the ONNX file.
@@ -74,7 +70,7 @@ def _folder_of(store: Path, sha256: str) -> Path:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Tell whether a prepared network is there, bit by bit: the runtime trusts what it maps."""
+    """Return whether a prepared network has its hashes: the runtime does not check what it maps."""
     try:
         wanted = json.loads((folder / _HASHES).read_bytes())
         return bool(wanted == _hashes(folder))
@@ -92,12 +88,12 @@ def _prepare(path: Path, folder: Path) -> None:
 
     Raises:
         OSError: it cannot be written.
-        ModelError, InferenceError: the runtime cannot load the file, or not what it made of it.
+        ModelError, InferenceError: the runtime cannot load the file, or the prepared one.
     """
     with durable.locked(folder.parent / "lock", wait=True):
-        if _is_whole(folder):  # somebody else was faster
+        if _is_whole(folder):  # another process was faster
             return
-        # Always the same name, so that no number of power cuts leaves more than one behind.
+        # Always the same name, so that power cuts leave at most one behind.
         partial = folder.parent / ".part"
         for stale in (partial, folder):
             shutil.rmtree(stale, ignore_errors=True)
@@ -113,30 +109,19 @@ def _prepare(path: Path, folder: Path) -> None:
 
 
 def _write(path: Path, folder: Path) -> None:
-    from fer_agent.inference import golden  # noqa: PLC0415  seldom needed
+    from fer_agent.inference import golden, noise  # noqa: PLC0415  numpy, for the first start only
 
     plain = OnnxSession(path, write_ready=folder / _MODEL)
-    answers = golden.record(plain, _probe(plain))
+    first, *others = plain.input_shape
+    shape = [first, *(n if isinstance(n, int) else _PROBE_LENGTH for n in others)]
+    answers = golden.record(plain, noise.make_input(path, plain.input_dtype, shape))
     del plain
     tolerance = golden.TOLERANCES["fp32"]  # the same arithmetic, whatever the file's precision
     golden.check(OnnxSession(path, ready=folder / _MODEL), answers, tolerance)
     (folder / _HASHES).write_text(json.dumps(_hashes(folder)), encoding="ascii")
 
 
-def _probe(session: OnnxSession) -> NDArray[np.generic]:
-    """Return noise of a shape that the network takes."""
-    import numpy as np  # noqa: PLC0415  seldom needed
-
-    first, *others = session.input_shape
-    shape = [
-        first if isinstance(first, int) else 1,
-        *(length if isinstance(length, int) else _PROBE_LENGTH for length in others),
-    ]
-    noise: NDArray[Any] = np.random.default_rng(0).integers(0, 256, shape)
-    return noise.astype(session.input_dtype)
-
-
 def _prune(parent: Path) -> None:
     folders = [path for path in parent.iterdir() if path.is_dir()]
-    for old in sorted(folders, key=lambda each: each.stat().st_mtime_ns)[:-_KEPT]:
+    for old in sorted(folders, key=lambda each: each.stat().st_mtime_ns)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)

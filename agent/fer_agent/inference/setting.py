@@ -1,12 +1,15 @@
-"""How a network is loaded: its file, the runtime, the number of threads."""
+"""The setting in which a network runs: its file, the runtime, the number of threads."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Precision = Literal["fp32", "fp16", "int8"]
 RuntimeName = Literal["onnx", "tensorrt"]
@@ -23,7 +26,7 @@ class Setting(BaseModel):
     """Threads inside one inference; 1 where the runtime has no use for them."""
 
     def __str__(self) -> str:
-        """Say it in a few words."""
+        """Return it in a few words."""
         if self.runtime == "tensorrt":
             return f"{self.precision} on TensorRT"
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
@@ -31,17 +34,33 @@ class Setting(BaseModel):
 
 
 PLAIN = Setting()
-"""What runs where nothing was measured: it is right on every board, if not the fastest."""
+"""The setting where nothing was measured: right on every board, if not the fastest."""
+
+
+class Conditions(BaseModel):
+    """Values on which a stored result depends; the fields' titles name them in log lines."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    def differences(self, other: Self) -> list[str]:
+        """Return the titles of the fields in which `other` differs, with short values."""
+        words = []
+        for key, field in type(self).model_fields.items():
+            here, there = getattr(self, key), getattr(other, key)
+            if here != there:
+                shown = isinstance(here, str) and key != "model_sha256"
+                words.append(f"{field.title} ({there}, here {here})" if shown else str(field.title))
+        return words
 
 
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
-    """What is to be loaded.
+    """A network to load on some runtime.
 
     Attributes:
-        path: the ONNX file, whatever the runtime makes of it.
-        threads: threads inside one run; without meaning where the runtime is not threaded.
-        precision: what to compute in, where that is not the file's own business.
+        path: the ONNX file.
+        threads: threads inside one run; ignored where the runtime is not threaded.
+        precision: of an engine that is built from the file.
         shape: of one input, where the file leaves more open than the number of rows.
         store: the model store, where engines are kept.
     """

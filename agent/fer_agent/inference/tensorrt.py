@@ -1,7 +1,7 @@
 """TensorRT: an engine run through PyCUDA; satisfies `InferenceSession`.
 
-Tensors go by their names, as TensorRT 8.6 to 11 has it. Everything of the GPU lives in the CUDA
-thread; callers hand it arrays and get arrays back.
+Tensors are addressed by name, as in TensorRT 8.6 to 11. Everything on the GPU belongs to the CUDA
+thread; callers pass arrays and get arrays back.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_REBUILD = "delete it to have it built anew; if that does not help, set the runtime to onnx"
+_REBUILD = "delete it to have it built again; if that does not help, set the runtime to onnx"
 
 
 def version() -> tuple[int, ...]:
-    """Return TensorRT's version, such as (10, 3, 0); without loading it where that can be.
+    """Return TensorRT's version, such as (10, 3, 0), without loading it where possible.
 
     Raises:
         ImportError: it is not installed, or its libraries are not.
@@ -47,7 +47,7 @@ def version() -> tuple[int, ...]:
 
 @functools.cache
 def trt_logger() -> Any:
-    """Return the process's `ILogger`, which passes on to ours; TensorRT wants one and no more."""
+    """Return the process's only `ILogger`, which passes messages on to ours."""
     import tensorrt as trt  # noqa: PLC0415  gigabytes of libraries
 
     levels = {
@@ -86,8 +86,8 @@ class TensorRtSession:
 
     Args:
         plan: the serialized engine.
-        title: what to call it in messages, such as its file.
-        thread: where it lives; it is freed there when nobody holds the session any more.
+        title: its name in messages, such as its file.
+        thread: the CUDA thread, in which it is freed with the last reference to the session.
 
     Raises:
         InferenceError: this TensorRT or GPU does not take the engine, or memory is short.
@@ -123,7 +123,7 @@ class TensorRtSession:
         Raises:
             InferenceError: the input has another type or shape, or the GPU failed.
         """
-        import numpy as np  # noqa: PLC0415  here already, when there is a tensor
+        import numpy as np  # noqa: PLC0415  loaded already
 
         self._check(tensor)
         call, run = self._thread.call, self._engine.run
@@ -133,11 +133,11 @@ class TensorRtSession:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def bind(self, tensor: NDArray[np.generic], outputs: Arrays) -> Callable[[], None]:
-        """Prepare runs that read one array and write others; see `runtime.binding`.
+        """Prepare runs that read one array and write others; see `vision.binding`.
 
         Raises:
-            InferenceError: an output is none of the engine's. So does the run returned: the shapes
-                are not those of the input, or the GPU failed.
+            InferenceError: an output is none of the engine's. The returned run raises it when
+                shapes do not fit the input, or the GPU failed.
         """
         self._check(tensor)
         want = {output.name for output in self._engine.outputs}
@@ -146,7 +146,7 @@ class TensorRtSession:
         if len(tensor) > self._most_rows:
             raise self._failed(f"at most {self._most_rows} rows can be bound, not {len(tensor)}")
         job = functools.partial(self._engine.run_into, tensor, outputs)
-        # `self` goes along: the engine is released when nobody holds its session.
+        # With `self`, because the engine is released with its session.
         return functools.partial(_run_bound, self, job)
 
     def _parts(self, tensor: NDArray[np.generic]) -> list[NDArray[np.generic]]:
@@ -154,7 +154,7 @@ class TensorRtSession:
         return [tensor[row : row + most] for row in range(0, max(1, len(tensor)), most)]
 
     def _check(self, tensor: NDArray[np.generic]) -> None:
-        """Refuse what the engine does not take, before it is copied anywhere."""
+        """Raise an error for a tensor that the engine does not take."""
         engine = self._engine
         # The number of rows is open beyond the profile: `run` cuts it.
         fits = len(tensor.shape) == len(engine.least) and all(
@@ -217,7 +217,7 @@ class _Engine:
             raise
 
     def release(self) -> None:
-        """Free everything, what depends on something else before it."""
+        """Free everything, dependent objects first."""
         self._buffers.clear()
         self._context = None
         self._engine = None
@@ -302,7 +302,7 @@ class _Engine:
             raise self._refused(str(error)) from error
 
     def _made(self, made: Any, why_not: str) -> Any:
-        """Return what TensorRT made; it says that it could not with None."""
+        """Return an object that TensorRT made; raise an error for None."""
         if made is None:
             raise self._refused(why_not)
         return made
@@ -316,7 +316,7 @@ class _Engine:
 
 
 class _Buffer:
-    """Memory of the GPU, and pinned memory beside it that copies go through."""
+    """Memory of the GPU, and pinned memory for its copies."""
 
     def __init__(self, size_bytes: int) -> None:
         import numpy as np  # noqa: PLC0415  here already

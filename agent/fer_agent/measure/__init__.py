@@ -1,1 +1,1 @@
-"""Which file of a model runs here, on which runtime and how many threads: chosen by measurement."""
+"""The choice of a model's file, runtime and threads on this board, by measurement."""

@@ -1,7 +1,7 @@
-"""One setting, tried in a process of its own: `python -m fer_agent.measure.child`.
+"""A child process that measures one setting: `python -m fer_agent.measure.child`.
 
-A task comes on stdin as JSON, a measurement leaves on stdout. A process of its own starts with
-fresh thread pools, and takes down nothing but itself when a runtime crashes.
+It reads a task as JSON from stdin and writes a measurement to stdout. Thread pools are fresh, and a
+runtime that crashes takes down nothing else.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from fer_agent.errors import AgentError
 from fer_agent.inference import golden
+from fer_agent.inference.opening import open_model
 from fer_agent.inference.setting import Setting
 from fer_agent.measure.record import Measurement
 from fer_agent.models.manifest import read_manifest
@@ -31,34 +32,34 @@ _WARM_UP_RUNS = 20
 _PARTS = 10
 
 
-class Task(BaseModel):
-    """What is to be tried."""
+class SettingTask(BaseModel):
+    """A setting to measure."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
     folder: Path
     """The model's."""
     store: Path
-    """Where engines are kept."""
+    """The model store, where engines are kept."""
     setting: Setting
     runs: int
     niceness: int = 0
 
 
 def main() -> None:
-    """Try what stdin names and answer on stdout."""
-    task = Task.model_validate_json(sys.stdin.read())
+    """Measure the setting on stdin and answer on stdout."""
+    task = SettingTask.model_validate_json(sys.stdin.read())
     with contextlib.suppress(PermissionError):  # a sandbox may forbid it
         os.nice(task.niceness)
-    sys.stdout.write(_try(task).model_dump_json())
+    sys.stdout.write(_measure(task).model_dump_json())
 
 
-def _try(task: Task) -> Measurement:
+def _measure(task: SettingTask) -> Measurement:
     try:
         manifest = read_manifest(task.folder / "manifest.json")
         model = StoredModel(folder=task.folder, manifest=manifest)
         answers = golden.of_model(model)
-        session = _open(model, task, answers)
+        session = open_model(model, task.setting, task.store, answers)
         agreement = golden.compare(session, answers)
         if not agreement.within(golden.TOLERANCES[task.setting.precision]):
             return _measurement(task, agreement, problem="does not agree with FP32")
@@ -67,14 +68,8 @@ def _try(task: Task) -> Measurement:
         return Measurement(setting=task.setting, problem=str(error))
 
 
-def _open(model: StoredModel, task: Task, answers: Golden) -> InferenceSession:
-    from fer_agent.inference.opening import open_model  # noqa: PLC0415  loads a runtime
-
-    return open_model(model, task.setting, task.store, answers)
-
-
 def _measurement(
-    task: Task, agreement: Agreement, *, latency_ms: float | None = None, problem: str = ""
+    task: SettingTask, agreement: Agreement, *, latency_ms: float | None = None, problem: str = ""
 ) -> Measurement:
     return Measurement(
         setting=task.setting,
@@ -88,7 +83,7 @@ def _measurement(
 def _latency_ms(session: InferenceSession, answers: Golden, runs: int) -> float:
     """Return the median of the calmest of ten parts: other work makes a part slower, never faster.
 
-    Batch 1, as in the paper: one face is what a frame has most of the time.
+    Batch 1, as in the paper: most frames have one face.
     """
     face = answers.input[:1]
     for _ in range(_WARM_UP_RUNS):

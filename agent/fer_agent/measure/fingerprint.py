@@ -1,4 +1,4 @@
-"""What a measurement holds for: this board, these runtimes, this model, this agent."""
+"""The conditions of a measurement: board, runtimes, model and agent."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import importlib.util
 import os
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from fer_agent import __version__
+from fer_agent.inference.setting import Conditions
 from fer_agent.system import board
 
 if TYPE_CHECKING:
@@ -24,32 +25,18 @@ _CPU_KEYS = ("model name", "Model", "CPU part", "Hardware")
 """Lines of /proc/cpuinfo that name the processor, on x86-64 and on arm64."""
 
 
-class Fingerprint(BaseModel):
+class Fingerprint(Conditions):
     """Everything that a speed depends on and that does not change while the board is up."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    board: str
-    cpu: str
-    cores: int
+    board: Annotated[str, Field(title="the board")]
+    cpu: Annotated[str, Field(title="the processor")]
+    cores: Annotated[int, Field(title="the number of cores")]
     """Cores that this process may use."""
-    runtimes: dict[str, str]
+    runtimes: Annotated[dict[str, str], Field(title="a runtime")]
     """Versions of the runtimes' packages that are installed."""
-    model_sha256: str
+    model_sha256: Annotated[str, Field(title="the model")]
     """Hash over the hashes of all of the model's files."""
-    agent_version: str
-
-    def differences(self, other: Fingerprint) -> list[str]:
-        """Name what is another, in words for a log line."""
-        words = {
-            "board": "the board",
-            "cpu": "the processor",
-            "cores": "the number of cores",
-            "runtimes": "a runtime",
-            "model_sha256": "the model",
-            "agent_version": "the agent",
-        }
-        return [word for key, word in words.items() if getattr(self, key) != getattr(other, key)]
+    agent_version: Annotated[str, Field(title="the agent")]
 
 
 def of_this_board(manifest: Manifest) -> Fingerprint:
@@ -58,7 +45,7 @@ def of_this_board(manifest: Manifest) -> Fingerprint:
         board=board.model_name(),
         cpu=_cpu(),
         cores=len(os.sched_getaffinity(0)),
-        runtimes=_runtimes(),
+        runtimes=installed_runtimes(),
         model_sha256=model_sha256(manifest),
         agent_version=__version__,
     )
@@ -81,7 +68,8 @@ def _cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return ", ".join([platform.machine(), *words])
 
 
-def _runtimes() -> dict[str, str]:
+def installed_runtimes() -> dict[str, str]:
+    """Return the versions of the runtimes' packages that are installed."""
     found = {}
     for package in _PACKAGES:
         if importlib.util.find_spec(package) is not None:

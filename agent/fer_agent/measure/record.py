@@ -1,4 +1,4 @@
-"""The choice of a board, on disk: what was measured, what was chosen, what it holds for."""
+"""The measured choice of a board on disk: measurements, setting and conditions."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _WORTH: Final = 0.9
-"""A setting with more threads is taken when it takes at most this share of the time: a thread
-more is a core less for the camera and the detector, and heat.
-"""
+"""Share of the time at which a setting with more threads is chosen: each thread takes a core from
+the camera and the detector, and makes heat."""
 
 
 class Measurement(BaseModel):
-    """One setting, tried."""
+    """The result of one setting."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     setting: Setting
     latency_ms: float | None = None
-    """Median duration of one face in the calmest part of the trial; None when it failed."""
+    """Median duration of one face in the calmest part of the run; None when it failed."""
     largest_difference: float | None = None
     """Of any output on golden inputs, against the FP32 file's."""
     label_disagreements: int | None = None
@@ -37,10 +36,10 @@ class Measurement(BaseModel):
     accuracy_lost: float | None = None
     """Share of the validation split that FP32 gets right beyond this; None when not measured."""
     problem: str = ""
-    """Why it is out of the question; empty when it is not."""
+    """Why the setting cannot be chosen; empty when it can."""
 
 
-class Choice(BaseModel):
+class MeasuredChoice(BaseModel):
     """`<store>/.state/choices/<model>/<start of the hash of its files>.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -57,7 +56,7 @@ class Choice(BaseModel):
     measured: tuple[Measurement, ...]
 
     def on(self, runtime: str) -> Setting | None:
-        """Return what is best on one runtime, or of all for `auto`; None when nothing works."""
+        """Return the best setting on one runtime, or on any for `auto`; None when none works."""
         if runtime in ("auto", self.setting.runtime):
             return self.setting
         try:
@@ -67,10 +66,10 @@ class Choice(BaseModel):
 
 
 def best(measured: Iterable[Measurement]) -> Setting:
-    """Return the fastest setting without a problem, and with few threads where that costs little.
+    """Return the fastest setting without a problem, with few threads where that costs little.
 
     Raises:
-        ModelContractError: every setting has a problem; the message tells that of the first.
+        ModelContractError: every setting has a problem; the message has that of the first.
     """
     tried = list(measured)
     timed = [
@@ -92,8 +91,8 @@ def best(measured: Iterable[Measurement]) -> Setting:
     return chosen
 
 
-class Lookout:
-    """Notices that a choice is written anew, or is gone; costs one look at the file's entry.
+class FileWatcher:
+    """Notices that a choice's file was replaced or removed, at the cost of one `stat`.
 
     Args:
         store, model, model_sha256: as for `path_of`.
@@ -101,14 +100,14 @@ class Lookout:
 
     def __init__(self, store: Path, model: str, model_sha256: str) -> None:
         self._path = path_of(store, model, model_sha256)
-        self._seen = self._look()
+        self._seen = self._identity()
 
     def changed(self) -> bool:
-        """Tell whether it is another one than when last asked, or when this was made."""
-        before, self._seen = self._seen, self._look()
+        """Return whether the file is another one than at the last call."""
+        before, self._seen = self._seen, self._identity()
         return self._seen != before
 
-    def _look(self) -> tuple[int, int] | None:
+    def _identity(self) -> tuple[int, int] | None:
         try:
             entry = self._path.stat()
         except OSError:
@@ -117,14 +116,14 @@ class Lookout:
 
 
 def lock_of(store: Path, model: str) -> Path:
-    """Return the lock of whoever measures a model."""
+    """Return the lock that is held while a model is measured."""
     return _folder(store, model) / "build.lock"
 
 
 def path_of(store: Path, model: str, model_sha256: str) -> Path:
-    """Return where the choice for a model is kept.
+    """Return the path of a model's choice.
 
-    Each content has its own, so that a new version is measured while the old one runs.
+    Each content has its own file, so that a new version is measured while the old one runs.
 
     Args:
         store: the model store.
@@ -134,18 +133,18 @@ def path_of(store: Path, model: str, model_sha256: str) -> Path:
     return _folder(store, model) / f"{model_sha256[:16]}.json"
 
 
-def read(store: Path, model: str, model_sha256: str) -> Choice | None:
+def read(store: Path, model: str, model_sha256: str) -> MeasuredChoice | None:
     """Return the recorded choice; None when there is none that can be read."""
     return _read(path_of(store, model, model_sha256))
 
 
-def latest(store: Path, model: str) -> Choice | None:
+def latest(store: Path, model: str) -> MeasuredChoice | None:
     """Return the newest choice for any content of a model; None when none was ever measured."""
     found = [choice for path in _folder(store, model).glob("*.json") if (choice := _read(path))]
     return max(found, key=lambda choice: choice.created, default=None)
 
 
-def write(store: Path, choice: Choice) -> Path:
+def write(store: Path, choice: MeasuredChoice) -> Path:
     """Record a choice; after a power cut the old one or the new one is there.
 
     Returns:
@@ -164,12 +163,7 @@ def write(store: Path, choice: Choice) -> Path:
 
 
 def prune(store: Path, model: str, hashes: Collection[str]) -> None:
-    """Remove the choices for contents of a model that are here no more.
-
-    Args:
-        store: the model store.
-        model: its name.
-        hashes: of the contents that are here.
+    """Remove a model's choices but those for the contents with these hashes.
 
     Raises:
         OSError: the store cannot be written.
@@ -184,7 +178,7 @@ def _folder(store: Path, model: str) -> Path:
     return store / ".state" / "choices" / model
 
 
-def _read(path: Path) -> Choice | None:
+def _read(path: Path) -> MeasuredChoice | None:
     with contextlib.suppress(OSError, ValidationError):
-        return Choice.model_validate_json(path.read_bytes())
+        return MeasuredChoice.model_validate_json(path.read_bytes())
     return None

@@ -1,4 +1,4 @@
-"""Measuring again without hands, at low priority: what was measured here once, and has changed."""
+"""Measuring again by itself, at low priority, after something changed."""
 
 from __future__ import annotations
 
@@ -10,49 +10,47 @@ from fer_agent.errors import AgentError, UnavailableError
 from fer_agent.inference.available import available
 from fer_agent.inference.setting import Setting
 from fer_agent.measure import record
-from fer_agent.measure.build import Build
 from fer_agent.measure.fingerprint import of_this_board
 from fer_agent.measure.resolve import follows_measurement
+from fer_agent.measure.search import SettingSearch
 from fer_agent.models.store import find_model
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_agent.config.model import AgentConfig, ClassifierConfig
-    from fer_agent.measure.record import Choice
+    from fer_agent.measure.record import MeasuredChoice
     from fer_agent.models.store import StoredModel
 
 logger = logging.getLogger(__name__)
 
-BUILD: Final = Build(niceness=10, within_s=2700.0)
-"""The agent beside keeps its frames; a timer's sync has time for two, of the version that runs and
-of the one that comes.
-"""
+IN_BACKGROUND: Final = SettingSearch(niceness=10, within_s=2700.0)
+"""Leaves the running agent its frames; a timer's sync has time for two such searches."""
 
 
 def renew(
     config: ClassifierConfig,
     model: StoredModel,
     store: Path,
-    build: Build = BUILD,
+    search: SettingSearch = IN_BACKGROUND,
     *,
     first: bool = False,
-) -> Choice | None:
-    """Measure a model if one of its name was measured here, but nothing that holds for it now.
+) -> MeasuredChoice | None:
+    """Measure a model if one of its name was measured here, but not under the present conditions.
 
     Args:
         config: the classifier's section.
-        model: what runs here, or is about to.
+        model: the model that runs, or is about to.
         store: the model store.
-        build: how settings are tried; the limit of accuracy is that of the last measurement.
+        search: tries the settings; the limit of accuracy is that of the last measurement.
         first: whether to measure also where none of its name ever was.
 
     Returns:
-        The new choice; None when there is no need of one.
+        The new choice; None when none is needed.
 
     Raises:
-        UnavailableError: TensorRT is installed and in use here, but not to be had by this process.
-        ModelError, TemporaryError, ConfigError: as `Build.run`.
+        UnavailableError: TensorRT is installed and in use here, but this process cannot use it.
+        ModelError, TemporaryError, ConfigError: as `SettingSearch.run`.
     """
     if not follows_measurement(config) and config.runtime != "tensorrt":
         return None
@@ -62,21 +60,21 @@ def renew(
         return None
     last = record.latest(store, manifest.name)
     if last is not None:
-        build = replace(build, limit=last.limit)
+        search = replace(search, limit=last.limit)
     elif not first:
         return None
     logger.info("measuring which setting of %s %s is fastest here", manifest.name, manifest.version)
     used = last.setting.runtime if last and config.runtime == "auto" else config.runtime
     if used == "tensorrt" and "tensorrt" in here.runtimes:
-        # A sandbox may hide the GPU, and what is measured inside must not count outside. Where
-        # the GPU is there this costs nothing: the engine is kept, and tried below.
-        problem = build.attempt(model, store, Setting(runtime="tensorrt")).problem
+        # A sandbox may hide the GPU, and a measurement inside must not count outside. Where the GPU
+        # is there this costs nothing: the engine is kept for the search below.
+        problem = search.attempt(model, store, Setting(runtime="tensorrt")).problem
         if problem:
             raise UnavailableError(
                 f"TensorRT, which was used here, does not work in this process: {problem}",
                 remedy="run `fer-agent models build` by hand",
             )
-    return build.run(model, store, available())
+    return search.run(model, store, available())
 
 
 def for_switch(config: AgentConfig, model: StoredModel) -> bool:
@@ -88,16 +86,15 @@ def for_switch(config: AgentConfig, model: StoredModel) -> bool:
     Raises:
         AgentError: as `renew`.
     """
-    store = config.store
     classifier = config.classifier
     first = classifier.runtime == "tensorrt" and classifier.model == model.manifest.name
-    return renew(classifier, model, store, first=first) is not None
+    return renew(classifier, model, config.store, first=first) is not None
 
 
 def on_schedule(config: AgentConfig, store: Path) -> None:
     """Measure the configured model again if it was measured here and something changed since.
 
-    A failure is a warning: the model goes on as it did.
+    A failure is logged as a warning.
     """
     name = config.classifier.model
     if record.latest(store, name) is None:

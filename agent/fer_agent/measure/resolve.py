@@ -1,4 +1,4 @@
-"""From the configuration to one setting: what it names counts, the rest is as measured here."""
+"""The setting in which a model runs, from the configuration and the measured choice."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_agent.config.model import AgentConfig, ClassifierConfig
-    from fer_agent.measure.record import Choice
+    from fer_agent.measure.record import MeasuredChoice
     from fer_agent.models.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 
 
 def resolve(config: ClassifierConfig, manifest: Manifest, store: Path) -> Setting:
-    """Return how a model runs on this board.
+    """Return the setting in which a model runs on this board.
 
-    Keys of the configuration that are not set to a value of their own take the measured choice's,
-    the best one on the configured runtime; without one, or when it was measured under other
-    circumstances, FP32 on ONNX Runtime and one thread.
+    Keys that the configuration leaves to `auto` take the measured choice's value, the best one on
+    the configured runtime; without one, or when it was measured under other conditions, FP32 on
+    ONNX Runtime and one thread.
 
     Args:
         config: the classifier's section.
@@ -43,28 +43,26 @@ def resolve(config: ClassifierConfig, manifest: Manifest, store: Path) -> Settin
 
 
 def follows_measurement(config: ClassifierConfig) -> bool:
-    """Tell whether the configuration leaves anything to what was measured."""
+    """Return whether the configuration leaves anything to the measured choice."""
     return "auto" in (config.runtime, config.precision) or config.threads is None
 
 
 def configured(config: AgentConfig) -> Setting:
-    """Return how the configured model runs on this board; plain when there is no such model."""
-    store = config.store
+    """Return the configured model's setting on this board; plain when there is no such model."""
     try:
-        model = find_model(config.classifier.model, store)
+        model = find_model(config.classifier.model, config.store)
     except ModelError:
         return PLAIN
-    return resolve(config.classifier, model.manifest, store)
+    return resolve(config.classifier, model.manifest, config.store)
 
 
-def _measured(manifest: Manifest, store: Path) -> Choice | None:
+def _measured(manifest: Manifest, store: Path) -> MeasuredChoice | None:
     advice = "`fer-agent models build` would measure what is fastest"
     choice = record.read(store, manifest.name, model_sha256(manifest))
     if choice is None:
         logger.info("nothing was measured for %s here: %s; %s", manifest.name, PLAIN, advice)
         return None
-    changed = choice.fingerprint.differences(of_this_board(manifest))
-    if changed:
+    if changed := of_this_board(manifest).differences(choice.fingerprint):
         logger.info(
             "%s changed since %s was measured: %s; %s",
             " and ".join(changed),

@@ -1,1 +1,1 @@
-"""What a model is: emotion words, manifests, and the folders models are in."""
+"""The models: emotion words, manifests and folders."""

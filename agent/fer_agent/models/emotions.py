@@ -1,4 +1,4 @@
-"""The emotion words: the classes a model may have, and the words on the wire."""
+"""The emotion words: the classes of models, and the words on the wire."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ Label = Literal["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise
 """A class of a model. A manifest's labels are a selection of these, in its own output order."""
 
 Word = Literal[Label, "uncertain"]
-"""What is published of a face."""
+"""The published emotion of a face."""
 
 DominantWord = Literal[Word, "nobody"]
-"""What is published of everybody in view."""
+"""The published emotion of all faces in view."""
 
 EMOTIONS: Final[tuple[Label, ...]] = get_args(Label)
 
 UNCERTAIN: Final = "uncertain"
-"""Published when the classifier abstains; `unknown` and `None` mean other things to consumers."""
+"""Published when the classifier abstains; `unknown` and `None` have other meanings elsewhere."""
 
 NOBODY: Final = "nobody"
 """Published when there is no face."""

@@ -1,11 +1,9 @@
-"""A model's manifest: everything the agent knows of a network without opening its graph.
-
-What a model means travels with its files, never in code.
-"""
+"""The manifest of a model: all facts about a network beside its graph."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import (
@@ -31,11 +29,11 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Part(BaseModel):
+class _ManifestPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class ModelFile(_Part):
+class ModelFile(_ManifestPart):
     """One file of a model."""
 
     path: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -47,8 +45,8 @@ class ModelFile(_Part):
     """Of this very file on the validation split; `models build` compares precisions with it."""
 
 
-class GoldenFile(_Part):
-    """Golden inputs of a model, with what its FP32 file answers to them."""
+class GoldenFile(_ManifestPart):
+    """Golden inputs of a model, with the outputs of its FP32 file."""
 
     path: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """File name inside the model's folder."""
@@ -56,7 +54,7 @@ class GoldenFile(_Part):
     bytes: Annotated[int, Field(gt=0)]
 
 
-class ModelInput(_Part):
+class ModelInput(_ManifestPart):
     """The input the graph takes; the batch axis comes first and is dynamic."""
 
     shape: tuple[Literal["N"], Literal[1], int, int]
@@ -70,8 +68,8 @@ class ModelInput(_Part):
         return self.shape[2], self.shape[3]
 
 
-class Calibration(_Part):
-    """How logits become probabilities, and below which the word is `uncertain`."""
+class Calibration(_ManifestPart):
+    """The temperature of the probabilities, and the threshold of `uncertain`."""
 
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
     """Logits are divided by it before the softmax."""
@@ -79,17 +77,17 @@ class Calibration(_Part):
     """The classifier abstains when the likeliest class has a lower probability."""
 
 
-class Answered(_Part):
-    """What is left when the classifier abstains below its threshold."""
+class Answered(_ManifestPart):
+    """The figures of the crops on which the classifier does not abstain."""
 
     coverage: Share
-    """Share of the crops that get an answer."""
+    """Share of these crops among all."""
     accuracy: Share
-    """Share of right answers among them."""
+    """Share of right answers among these crops."""
 
 
-class Metrics(_Part):
-    """What was measured, and under which protocol."""
+class Metrics(_ManifestPart):
+    """A measurement, with its protocol."""
 
     dataset: str
     split: str
@@ -105,8 +103,8 @@ class Metrics(_Part):
     answered: Answered | None = None
 
 
-class Provenance(_Part):
-    """Where the weights come from, so that anyone can make them again."""
+class Provenance(_ManifestPart):
+    """The origin of the weights, for making them again."""
 
     recipe: str
     seed: int
@@ -118,8 +116,8 @@ class Provenance(_Part):
     """Date and time in UTC, RFC 3339."""
 
 
-class Manifest(_Part):
-    """`manifest.json`: everything the agent knows of a model without opening its graph."""
+class Manifest(_ManifestPart):
+    """`manifest.json` of an emotion model."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -127,7 +125,7 @@ class Manifest(_Part):
     task: Literal["facial-emotion"]
     files: Annotated[tuple[ModelFile, ...], Field(min_length=1)]
     golden: GoldenFile | None = None
-    """What `fer_agent.inference.golden` reads; older models have none."""
+    """Read by `fer_agent.inference.golden`; older models have none."""
     input: ModelInput
     labels: Annotated[tuple[str, ...], Field(min_length=2)]
     preprocessing: Literal["in-graph"]
@@ -139,6 +137,11 @@ class Manifest(_Part):
     """Multiply-accumulates of one crop."""
     provenance: Provenance
     licence: str
+
+    @property
+    def all_files(self) -> tuple[ModelFile | GoldenFile, ...]:
+        """Every file beside the manifest, the golden inputs included."""
+        return self.files if self.golden is None else (*self.files, self.golden)
 
     @model_validator(mode="after")
     def _labels_are_wire_words(self) -> Manifest:
@@ -165,11 +168,8 @@ class Manifest(_Part):
         )
 
 
-class DetectorManifest(_Part):
-    """`manifest.json` of a face detector: one file, and where it comes from.
-
-    How its outputs are read is the decoder's knowledge (`detector.yunet_decode`), not the file's.
-    """
+class DetectorManifest(_ManifestPart):
+    """`manifest.json` of a face detector: one file and its origin."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -177,14 +177,31 @@ class DetectorManifest(_Part):
     task: Literal["face-detection"]
     files: Annotated[tuple[ModelFile, ...], Field(min_length=1, max_length=1)]
     source: str = ""
-    """Where the file was published first."""
+    """Address of the file's first publication."""
     licence: str
+
+    @property
+    def all_files(self) -> tuple[ModelFile | GoldenFile, ...]:
+        """Every file beside the manifest."""
+        return self.files
 
 
 AnyManifest = Annotated[Manifest | DetectorManifest, Field(discriminator="task")]
-"""What a manifest of this schema may be; its `task` tells which."""
+"""A manifest of this schema; its `task` selects the kind."""
 
 _ANY_MANIFEST: Final[TypeAdapter[Manifest | DetectorManifest]] = TypeAdapter(AnyManifest)
+
+
+def by_number(version: str) -> tuple[int, int, int]:
+    """Return a sort key by the numbers of a version or of a string that begins with one.
+
+    Raises:
+        ValueError: it does not begin with three numbers.
+    """
+    found = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
+    if found is None:
+        raise ValueError(f"{version!r} is no version x.y.z")
+    return int(found[1]), int(found[2]), int(found[3])
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -204,7 +221,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def read_any_manifest(path: Path) -> Manifest | DetectorManifest:
-    """Read and check a manifest, whichever network it describes.
+    """Read and check a manifest of either kind.
 
     Raises:
         ModelFileError: the file cannot be read or is not JSON.
@@ -225,7 +242,7 @@ def parse_manifest(content: object, *, where: str) -> Manifest | DetectorManifes
 
     Args:
         content: the JSON value.
-        where: what messages call it.
+        where: its name in messages.
 
     Raises:
         ModelContractError: a field is missing, unknown or wrong.

@@ -1,6 +1,6 @@
-"""Where models are: the configured store first, then the models shipped with this package.
+"""The folders of models: the configured store first, then the models shipped with this package.
 
-A model is a folder `<name>/` with `manifest.json` beside the files it names.
+A model is a folder `<name>/` with `manifest.json` and the files it names.
 """
 
 from __future__ import annotations
@@ -8,12 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ConfigDict
 
 from fer_agent.errors import ModelFileError
 from fer_agent.models.manifest import Manifest, read_manifest
+
+if TYPE_CHECKING:
+    from fer_agent.models.manifest import DetectorManifest
 
 _HASH_CHUNK_BYTES: Final = 1 << 20
 
@@ -55,7 +58,7 @@ class StoredModel(BaseModel):
 def shipped_folder() -> Path:
     """Return the folder of the models that come with this package.
 
-    A checkout reads its own `models/`; an installed wheel carries them as `fer_agent/_shipped`.
+    That is `models/` in a checkout and `fer_agent/_shipped` in an installed wheel.
     """
     package = Path(__file__).resolve().parents[1]
     installed = package / "_shipped"
@@ -100,8 +103,18 @@ def _is_detector(path: Path) -> bool:
     return isinstance(content, dict) and content.get("task") == "face-detection"
 
 
+def verify_folder(folder: Path, manifest: Manifest | DetectorManifest) -> None:
+    """Check that every file that a manifest names is in its folder.
+
+    Raises:
+        ModelFileError: one is missing, truncated, or of another hash.
+    """
+    for entry in manifest.all_files:
+        verify_file(folder / entry.path, sha256=entry.sha256, size_bytes=entry.bytes)
+
+
 def verify_file(path: Path, *, sha256: str, size_bytes: int | None = None) -> None:
-    """Check that a file is the one its manifest names.
+    """Check that a file is the one in its manifest.
 
     Raises:
         ModelFileError: missing, truncated, or of another hash.
@@ -123,7 +136,7 @@ def verify_file(path: Path, *, sha256: str, size_bytes: int | None = None) -> No
 
 
 def file_sha256(path: Path) -> str:
-    """Hash a file in pieces; returns 64 hexadecimal digits.
+    """Return a file's SHA-256 as 64 hexadecimal digits.
 
     Raises:
         OSError: the file cannot be read.

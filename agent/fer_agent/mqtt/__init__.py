@@ -1,1 +1,1 @@
-"""The way to the broker: one link, who dials it, what waits for it, and the publisher in front."""
+"""MQTT: messages and payloads, the connection, the session, its queue and the publisher."""

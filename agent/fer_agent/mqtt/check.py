@@ -1,4 +1,4 @@
-"""What `fer-agent mqtt test` does: a message of our own, to the broker and back."""
+"""The check behind `fer-agent mqtt test`: one message to the broker and back."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from fer_agent.mqtt.dialer import Dialer
-from fer_agent.mqtt.link import Message, Waker
+from fer_agent.mqtt.connection import Message
+from fer_agent.mqtt.connector import Connector
 from fer_agent.mqtt.messages import root
 from fer_agent.mqtt.settings import BrokerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from paho.mqtt.reasoncodes import ReasonCode
 
     from fer_agent.config.model import MqttConfig
-    from fer_agent.mqtt.link import Link
+    from fer_agent.mqtt.connection import Connection
 
 SCHEMA_VERSION: Final = 1
 
@@ -28,18 +26,18 @@ _PAYLOAD = b"fer-agent mqtt test"
 
 @dataclass(frozen=True, slots=True)
 class MqttReport:
-    """What was found on the way to the broker.
+    """The result of the check.
 
     Attributes:
         broker: its address.
-        protocol: version of MQTT it took.
+        protocol: version of MQTT it accepted.
         tls: TLS version and cipher, or None without TLS.
-        username: as whom we connected; empty for nobody.
-        topic: under which the message went.
-        connect_ms: from the first packet to the broker's consent.
-        round_trip_ms: from publishing to receiving our message; None when it did not come.
-        problem: why the way is not good, as one sentence; empty when it is.
-        remedy: what to do about the problem; empty without one.
+        username: user name sent to the broker; empty for none.
+        topic: topic of the message.
+        connect_ms: from the first packet to the broker's CONNACK.
+        round_trip_ms: from publishing to receiving the message; None when it did not return.
+        problem: the fault, as one sentence; empty without one.
+        remedy: the steps against the problem; empty without one.
     """
 
     broker: str
@@ -54,7 +52,7 @@ class MqttReport:
 
     @property
     def authorised(self) -> bool:
-        """Whether this user may publish and subscribe under the device's topics."""
+        """True if this user may publish and subscribe under the device's topics."""
         return not self.problem
 
     def to_json(self) -> dict[str, Any]:
@@ -81,7 +79,7 @@ def check(config: MqttConfig, device_id: str, *, timeout_s: float = 5.0) -> Mqtt
 
     Args:
         config: the broker.
-        device_id: whose topics to try.
+        device_id: the device whose topics to try.
         timeout_s: for connecting, and again for the message to return.
 
     Raises:
@@ -92,55 +90,55 @@ def check(config: MqttConfig, device_id: str, *, timeout_s: float = 5.0) -> Mqtt
     settings = BrokerSettings.load(config)
     nonce = secrets.token_hex(_CLIENT_ID_BYTES)
     # Not the agent's own id: that would throw a running agent off the broker.
-    dialer = Dialer(settings, f"fer-agent-{device_id}-test-{nonce}", timeout_s=timeout_s)
-    waker = Waker()
+    connector = Connector(settings, f"fer-agent-{device_id}-test-{nonce}", timeout_s=timeout_s)
+    begun = time.perf_counter()
+    connection = connector.connect()
+    connect_ms = (time.perf_counter() - begun) * 1e3
     try:
-        begun = time.perf_counter()
-        link = dialer.dial(waker)
-        connect_ms = (time.perf_counter() - begun) * 1e3
-        try:
-            trial = _Trial(link, f"{root(device_id)}/test/{nonce}")
-            round_trip_ms = trial.run(waker, timeout_s)
-            return MqttReport(
-                broker=str(settings),
-                protocol=link.version,
-                tls=link.peer_tls(),
-                username=settings.username,
-                topic=trial.topic,
-                connect_ms=round(connect_ms, 2),
-                round_trip_ms=None if round_trip_ms is None else round(round_trip_ms, 2),
-                problem=trial.problem(timeout_s),
-                remedy="" if round_trip_ms is not None else _remedy(device_id),
-            )
-        finally:
-            link.close()
+        round_trip = _RoundTrip(connection, f"{root(device_id)}/test/{nonce}")
+        round_trip_ms = round_trip.run(timeout_s)
+        return MqttReport(
+            broker=str(settings),
+            protocol=connection.version,
+            tls=connection.peer_tls(),
+            username=settings.username,
+            topic=round_trip.topic,
+            connect_ms=round(connect_ms, 2),
+            round_trip_ms=None if round_trip_ms is None else round(round_trip_ms, 2),
+            problem=round_trip.problem(timeout_s),
+            remedy="" if round_trip_ms is not None else _remedy(device_id),
+        )
     finally:
-        waker.close()
+        connection.close()
 
 
-class _Trial:
-    """One message there and back."""
+class _RoundTrip:
+    """One message to the broker and back."""
 
-    def __init__(self, link: Link, topic: str) -> None:
+    def __init__(self, connection: Connection, topic: str) -> None:
         self.topic = topic
-        self._link = link
+        self._connection = connection
         self._refused: str | None = None
         self._confirmed = False
         self._returned = False
-        link.on_acknowledged = self._acknowledged
-        link.on_message = self._received
+        connection.on_acknowledged = self._acknowledged
+        connection.on_message = self._received
 
-    def run(self, waker: Waker, timeout_s: float) -> float | None:
+    def run(self, timeout_s: float) -> float | None:
         """Return milliseconds from publishing to receiving, or None."""
         # Brokers handle a client's packets in order, so the message finds the subscription.
-        self._link.subscribe(self.topic)
+        self._connection.subscribe(self.topic)
         begun = time.perf_counter()
-        self._link.publish(Message(self.topic, _PAYLOAD, qos=1, retain=False))
-        self._pump(waker, begun + timeout_s, lambda: self._returned or self._refused is not None)
+        self._connection.publish(Message(self.topic, _PAYLOAD, qos=1, retain=False))
+        while not self._returned and self._refused is None:
+            left_s = begun + timeout_s - time.perf_counter()
+            if left_s <= 0:
+                return None
+            self._connection.loop_once(left_s)
         return (time.perf_counter() - begun) * 1e3 if self._returned else None
 
     def problem(self, timeout_s: float) -> str:
-        """Return what went wrong as one sentence; empty when the message came back."""
+        """Return the problem as one sentence; empty when the message came back."""
         if self._returned:
             return ""
         if self._refused is not None:
@@ -151,10 +149,6 @@ class _Trial:
                 f"{timeout_s:g} s: publishing or subscribing is not permitted"
             )
         return f"the broker did not confirm the message on {self.topic} within {timeout_s:g} s"
-
-    def _pump(self, waker: Waker, until: float, done: Callable[[], bool]) -> None:
-        while not done() and (left_s := until - time.perf_counter()) > 0:
-            self._link.pump(waker, left_s)
 
     def _acknowledged(self, _number: int, fault: ReasonCode | None) -> None:
         self._confirmed = True

@@ -1,4 +1,4 @@
-"""An MQTT broker inside this process, for the demo: MQTT 3.1.1, loopback only, nothing kept."""
+"""The demo's MQTT broker inside this process: MQTT 3.1.1, loopback only, not persistent."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ HOST = "127.0.0.1"
 
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 5.0
-_GOODBYES_S = 1.0
-"""How long clients may take to hang up before the broker ends."""
+_DISCONNECT_S = 1.0
+"""The time that clients have to disconnect before the broker ends."""
 
 
 class EmbeddedBroker:
-    """An amqtt broker in a thread of its own, on a free port; a context manager.
+    """An amqtt broker in a separate thread, on a free port; a context manager.
 
     Attributes:
         uri: `mqtt://127.0.0.1:<port>`, known once entered.
@@ -70,7 +70,7 @@ class EmbeddedBroker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop the broker; waits a few seconds at most."""
+        """Stop the broker, in a few seconds at most."""
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(_STOP_TIMEOUT_S)
         if self._thread.is_alive():
@@ -95,7 +95,7 @@ class EmbeddedBroker:
         await self._stop.wait()
         # amqtt's shutdown forgets clients that are just leaving.
         if leaving := [task for task in asyncio.all_tasks() if _serves_a_client(task)]:
-            await asyncio.wait(leaving, timeout=_GOODBYES_S)
+            await asyncio.wait(leaving, timeout=_DISCONNECT_S)
         await broker.shutdown()
         leftover = asyncio.all_tasks() - {asyncio.current_task()}
         for task in leftover:
@@ -115,7 +115,7 @@ def _make_broker(port: int) -> Broker:
         async def stream_connected(
             self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str
         ) -> None:
-            """Serve a client; amqtt leaves the socket open when a delivery to it fails."""
+            """Serve a client; close its socket, which amqtt leaves open when a delivery fails."""
             try:
                 await super().stream_connected(reader, writer, listener_name)
             finally:
@@ -132,7 +132,7 @@ def _make_broker(port: int) -> Broker:
 
 
 def _free_port() -> int:
-    """Ask the system for a port nobody uses: amqtt cannot tell which one port 0 became."""
+    """Return an unused port: amqtt does not report the port that it gets for port 0."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

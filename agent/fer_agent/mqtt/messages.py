@@ -1,6 +1,6 @@
-"""What goes over MQTT: topics, payloads, and how the agent's records become them. Pure.
+"""The topics, and the functions that make payloads of the agent's records. No input or output.
 
-Everything lives under `fer/v1/<device>/`. Within v1 fields are only ever added, so a reader
+Every topic is under `fer/v1/<device>/`. Within v1 fields are only ever added, so a reader
 ignores what it does not know; a breaking change is a new root. The payloads' models are in
 `payloads.py`; `schemas.py` writes the schemas and the AsyncAPI document from both.
 """
@@ -27,20 +27,20 @@ from fer_agent.mqtt.payloads import (
     StatePayload,
     StatusPayload,
 )
-from fer_agent.vision.records import EmotionEvent, EventKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from fer_agent.mqtt.payloads import Box, Payload
     from fer_agent.system.clock import ClockReading
+    from fer_agent.vision.records import EmotionEvent
 
 _SEQUENCE_DIGITS = 16
 _ROUND = 4
 """Decimals of shares on the wire: finer than any model's calibration, and a third of the bytes."""
 
 
-class Kind(str, Enum):
+class MessageKind(str, Enum):
     """The topics of a device."""
 
     STATUS = "status"
@@ -55,7 +55,7 @@ class Kind(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """How one kind of message travels.
+    """The address and the delivery of one kind of message.
 
     Attributes:
         address: topic below the root, with `{name}` for the camera or alert.
@@ -74,38 +74,38 @@ class Channel:
     content_type: str = "application/json"
 
 
-CHANNELS: Final[dict[Kind, Channel]] = {
-    Kind.STATUS: Channel("status", StatusPayload),
-    Kind.INFO: Channel("info", InfoPayload),
-    Kind.HEALTH: Channel("health", HealthPayload, qos=0),
-    Kind.CAMERA_STATUS: Channel("cameras/{name}/status", CameraStatusPayload),
-    Kind.EVENTS: Channel(
+CHANNELS: Final[dict[MessageKind, Channel]] = {
+    MessageKind.STATUS: Channel("status", StatusPayload),
+    MessageKind.INFO: Channel("info", InfoPayload),
+    MessageKind.HEALTH: Channel("health", HealthPayload, qos=0),
+    MessageKind.CAMERA_STATUS: Channel("cameras/{name}/status", CameraStatusPayload),
+    MessageKind.EVENTS: Channel(
         "cameras/{name}/events",
         EventMessage,
         retain=False,
         expiry_s=86_400,
         content_type="application/cloudevents+json; charset=utf-8",
     ),
-    Kind.STATE: Channel("cameras/{name}/state", StatePayload, expiry_s=60),
-    Kind.EMOTION: Channel(
+    MessageKind.STATE: Channel("cameras/{name}/state", StatePayload, expiry_s=60),
+    MessageKind.EMOTION: Channel(
         "cameras/{name}/emotion", None, expiry_s=60, content_type="text/plain; charset=utf-8"
     ),
-    Kind.ALERT: Channel("alerts/{name}", AlertPayload),
+    MessageKind.ALERT: Channel("alerts/{name}", AlertPayload),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic taken apart.
+    """The parts of a topic.
 
     Attributes:
         device_id: the device.
-        kind: which of its topics.
+        kind: the kind of its messages.
         name: the camera or alert; empty for topics of the device itself.
     """
 
     device_id: str
-    kind: Kind
+    kind: MessageKind
     name: str = ""
 
     def __str__(self) -> str:
@@ -113,25 +113,25 @@ class Topic:
 
 
 def root(device_id: str) -> str:
-    """Return what all topics of a device begin with, without a slash at the end."""
+    """Return the beginning of all topics of a device, without a slash at the end."""
     return f"fer/v1/{device_id}"
 
 
 def parse_topic(topic: str) -> Topic | None:
-    """Take a topic apart; None when it is none of this version's."""
+    """Return the parts of a topic; None when it is none of this version's."""
     match topic.split("/"):
         case ["fer", "v1", device, ("status" | "info" | "health") as word]:
-            return Topic(device, Kind(word))
+            return Topic(device, MessageKind(word))
         case ["fer", "v1", device, "cameras", camera, "status"]:
-            return Topic(device, Kind.CAMERA_STATUS, camera)
+            return Topic(device, MessageKind.CAMERA_STATUS, camera)
         case ["fer", "v1", device, "cameras", camera, ("events" | "state" | "emotion") as word]:
-            return Topic(device, Kind(word), camera)
+            return Topic(device, MessageKind(word), camera)
         case ["fer", "v1", device, "alerts", alert]:
-            return Topic(device, Kind.ALERT, alert)
+            return Topic(device, MessageKind.ALERT, alert)
     return None
 
 
-def decode(kind: Kind, payload: bytes) -> Payload | str | None:
+def decode(kind: MessageKind, payload: bytes) -> Payload | str | None:
     """Read a payload back.
 
     Returns:
@@ -139,8 +139,8 @@ def decode(kind: Kind, payload: bytes) -> Payload | str | None:
         a retained message.
 
     Raises:
-        ValueError: the payload is not what the channel's model says (pydantic's ValidationError),
-            or not UTF-8.
+        ValueError: the payload does not fit the channel's model (pydantic's ValidationError), or
+            is not UTF-8.
     """
     if not payload:
         return None
@@ -163,7 +163,7 @@ def uuid7() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who speaks.
+    """The device and its session.
 
     Attributes:
         device_id: the device's name in every topic.
@@ -199,12 +199,12 @@ def event_message(
     """Make the CloudEvent of an event.
 
     Args:
-        event: what the smoother said.
-        origin: the camera it is about.
+        event: the smoother's event.
+        origin: its camera.
         sequence: number of the event among this origin's, from 1.
         recorded_ns: monotonic time at which the publisher took the event.
         clock: turns monotonic into wall time.
-        replayed: whether it comes late.
+        replayed: whether it is sent late.
     """
     left, top, right, bottom = event.xyxy.tolist()
     identity = origin.identity
@@ -212,7 +212,7 @@ def event_message(
         specversion="1.0",
         id=uuid7(),
         source=f"/fer/{identity.device_id}/cameras/{origin.camera}",
-        type=_EVENT_TYPES[event.kind],
+        type=f"fer.track.{event.kind.value}.v1",
         subject=str(event.track_id),
         time=clock.wall(event.captured_ns),
         recordedtime=clock.wall(recorded_ns),
@@ -275,15 +275,6 @@ def dominant_emotion(faces: Iterable[EmotionEvent]) -> str:
     if len(votes) > 1:
         votes.pop(UNCERTAIN, None)
     return max(votes, key=votes.__getitem__, default=NOBODY)
-
-
-_EVENT_TYPES: Final[
-    dict[EventKind, Literal["fer.track.started.v1", "fer.track.updated.v1", "fer.track.ended.v1"]]
-] = {
-    EventKind.STARTED: "fer.track.started.v1",
-    EventKind.UPDATED: "fer.track.updated.v1",
-    EventKind.ENDED: "fer.track.ended.v1",
-}
 
 
 def _normalised(event: EmotionEvent) -> Box:

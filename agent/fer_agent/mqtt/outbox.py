@@ -1,4 +1,4 @@
-"""Events on their way to the broker: bounded, in order, and counted. Not thread-safe by itself."""
+"""The bounded, ordered queue of events on their way to the broker. Not thread-safe by itself."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
+class QueuedEvent:
     """One accepted event.
 
     Attributes:
-        event: what the smoother said.
-        origin: the camera it is about.
+        event: the smoother's event.
+        origin: its camera.
         sequence: its number among the origin's events, from 1.
         recorded_ns: monotonic time at which it was accepted.
-        message: what goes over the wire, once it was made; a second sending keeps its id.
+        message: the CloudEvent, once it was made; a second sending keeps its id.
     """
 
     event: EmotionEvent
@@ -33,69 +33,74 @@ class Entry:
 
 
 class Outbox:
-    """A queue that gives up its oldest `updated` events first, and then its oldest others.
+    """A queue that drops its oldest `updated` events first, and then its oldest others.
 
-    An entry is waiting until `take`, then in flight until `acknowledge` or `refuse`. Entries in
-    flight count towards the limit and are never given up.
+    An event waits until `take`, then is in flight until `acknowledge` or `reject`. Events in flight
+    count towards the limit and are never dropped for it.
     """
 
     def __init__(self, limit: int) -> None:
         """Make an empty outbox.
 
         Args:
-            limit: most entries kept; more than can be in flight at once.
+            limit: most events kept; more than can be in flight at once.
         """
         self.published = 0
         self.acknowledged = 0
         self.dropped = 0
         self._limit = limit
-        self._waiting: OrderedDict[int, Entry] = OrderedDict()
-        self._updates: OrderedDict[int, None] = OrderedDict()
-        self._in_flight: OrderedDict[int, Entry] = OrderedDict()
+        # Ordered sets.
+        self._waiting: OrderedDict[QueuedEvent, None] = OrderedDict()
+        self._updates: OrderedDict[QueuedEvent, None] = OrderedDict()
+        self._in_flight: OrderedDict[QueuedEvent, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._in_flight)
 
-    def add(self, entry: Entry) -> bool:
-        """Queue an entry; returns whether the limit cost one, be it this or an older one."""
+    @property
+    def in_flight(self) -> int:
+        """The number of events in flight."""
+        return len(self._in_flight)
+
+    def add(self, queued: QueuedEvent) -> bool:
+        """Queue an event; return whether the limit cost one, be it this or an older one."""
         self.published += 1
-        number = self.published
-        self._waiting[number] = entry
-        if entry.event.kind is EventKind.UPDATED:
-            self._updates[number] = None
+        self._waiting[queued] = None
+        if queued.event.kind is EventKind.UPDATED:
+            self._updates[queued] = None
         if len(self) <= self._limit:
             return False
         victim = next(iter(self._updates or self._waiting))
-        self._waiting.pop(victim)
+        del self._waiting[victim]
         self._updates.pop(victim, None)
         self.dropped += 1
         return True
 
-    def take(self) -> tuple[int, Entry] | None:
-        """Put the oldest waiting entry in flight; returns its number, or None when none waits."""
+    def take(self) -> QueuedEvent | None:
+        """Put the oldest waiting event in flight and return it; None when none waits."""
         if not self._waiting:
             return None
-        number, entry = self._waiting.popitem(last=False)
-        self._updates.pop(number, None)
-        self._in_flight[number] = entry
-        return number, entry
+        queued, _ = self._waiting.popitem(last=False)
+        self._updates.pop(queued, None)
+        self._in_flight[queued] = None
+        return queued
 
-    def acknowledge(self, number: int) -> None:
-        """Let an entry go that the broker confirmed."""
-        del self._in_flight[number]
+    def acknowledge(self, queued: QueuedEvent) -> None:
+        """Remove an event that the broker confirmed."""
+        del self._in_flight[queued]
         self.acknowledged += 1
 
-    def refuse(self, number: int) -> None:
-        """Let an entry go that the broker does not take."""
-        del self._in_flight[number]
+    def reject(self, queued: QueuedEvent) -> None:
+        """Remove an event that the broker does not take, and count it as dropped."""
+        del self._in_flight[queued]
         self.dropped += 1
 
     def put_back(self) -> None:
         """Let everything in flight wait again, before all others and in its old order."""
         while self._in_flight:
-            number, entry = self._in_flight.popitem()
-            self._waiting[number] = entry
-            self._waiting.move_to_end(number, last=False)
-            if entry.event.kind is EventKind.UPDATED:
-                self._updates[number] = None
-                self._updates.move_to_end(number, last=False)
+            queued, _ = self._in_flight.popitem()
+            self._waiting[queued] = None
+            self._waiting.move_to_end(queued, last=False)
+            if queued.event.kind is EventKind.UPDATED:
+                self._updates[queued] = None
+                self._updates.move_to_end(queued, last=False)

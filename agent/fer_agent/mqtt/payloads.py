@@ -1,4 +1,4 @@
-"""The payloads on the wire, as the models they are written with and their schemas are made from.
+"""The models of the payloads on the wire, which write them and give their schemas.
 
 Within v1 fields are only ever added, so a reader ignores what it does not know. No payload carries
 a picture, a crop or an embedding. Docstrings of fields are their descriptions in the schemas.
@@ -14,7 +14,7 @@ from fer_agent.models.emotions import DominantWord, Label, Word
 from fer_agent.vision.records import CameraState
 
 SCHEMA_ROOT: Final = "urn:fer-agent:schema:v1:"
-"""Schemas are named, not hosted: the same files lie in the repository and in the package."""
+"""Schemas are named, not hosted: the same files are in the repository and in the package."""
 
 SCHEMA_NAMES: Final = (
     "status",
@@ -38,7 +38,7 @@ Box = tuple[Share, Share, Share, Share]
 
 
 class Payload(BaseModel):
-    """Base of all payloads; unknown fields are ignored, because v1 may grow."""
+    """The base of all payloads; unknown fields are ignored, because v1 may grow."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=(), extra="ignore")
 
@@ -48,7 +48,7 @@ class Payload(BaseModel):
 
 
 class ModelRef(Payload):
-    """Which model said so."""
+    """The name and hash of a model."""
 
     name: str
     """Name of the model."""
@@ -84,11 +84,11 @@ class ModelUpdate(Payload):
     available: str | None
     """The newest version in the repository at the last sync; null when that is not known."""
     on_probation: bool
-    """Whether the version in use still has to prove itself."""
+    """Whether the version in use is still to be confirmed."""
 
 
 class UpdateFailure(Payload):
-    """Why a version was refused, or a sync failed."""
+    """A rejected version, or a failed sync."""
 
     at: AwareDatetime
     """When, by the device's clock."""
@@ -97,14 +97,14 @@ class UpdateFailure(Payload):
 
 
 class Updates(Payload):
-    """How the device's models are kept up to date."""
+    """The state of the device's model updates."""
 
     synced: AwareDatetime | None
     """When the last sync ended, by the device's clock; null when there was none."""
     models: tuple[ModelUpdate, ...]
     """The models kept up to date."""
     last_failure: UpdateFailure | None
-    """The newest failure or refusal; null when there was none."""
+    """The newest failure or rejection; null when there was none."""
 
 
 class StatusPayload(Payload):
@@ -134,7 +134,7 @@ class InfoPayload(Payload):
     models: Models
     """The models in use."""
     updates: Updates | None = None
-    """How they are kept up to date; null until the device has looked."""
+    """The state of their updates; null before they are first read."""
     cameras: tuple[str, ...]
     """Names of the configured cameras."""
     config_sha256: Sha256
@@ -171,19 +171,8 @@ class OutboxHealth(Payload):
     """Events waiting now."""
 
 
-class SpoolHealth(Payload):
-    """The durable queue on disk."""
-
-    bytes: Count
-    """Size on disk."""
-    oldest_s: Seconds
-    """Age of the oldest event in it."""
-    dropped: Count
-    """Events lost to a full spool."""
-
-
 class HealthPayload(Payload):
-    """Topic `health`: figures about the agent itself; null where the device does not tell."""
+    """Topic `health`: figures about the agent itself; null where they are unknown."""
 
     session: Uuid
     """The agent's session."""
@@ -206,14 +195,12 @@ class HealthPayload(Payload):
     temperature_c: float | None = None
     """Temperature of the processor."""
     throttled: bool | None = None
-    """Whether the board slowed itself down since the last report, for heat or power; null where it
-    does not tell."""
+    """Whether the board slowed itself down since the last report, for heat or power; null where
+    that is unknown."""
     clock_synced: bool | None = None
     """Whether the clock is synchronised."""
     outbox: OutboxHealth | None = None
     """Events on their way to the broker."""
-    spool: SpoolHealth | None = None
-    """The durable queue on disk; null where there is none."""
     reconnects: Count | None = None
     """Connections to the broker after the first."""
 
@@ -230,16 +217,16 @@ class CameraStatusPayload(Payload):
 
 
 class EventData(Payload):
-    """What an event says about one tracked face."""
+    """The data of an event: one tracked face."""
 
     session: Uuid
     """The agent's session; track ids start again with each."""
     mono_ns: int
     """Monotonic clock of the device at capture, in nanoseconds."""
     clock_synced: bool | None
-    """Whether `time` comes from a synchronised clock; null where the device does not tell."""
+    """Whether `time` comes from a synchronised clock; null where that is unknown."""
     replayed: bool
-    """True when it was kept while the broker was away, or is sent again after a lost link."""
+    """True when it was kept while the broker was away, or is sent again after a lost connection."""
     model: ModelRef
     """The classifier."""
     emotion: Word
@@ -283,14 +270,14 @@ class EventMessage(Payload):
     """What was seen."""
 
     def again(self) -> EventMessage:
-        """Return the same event, marked as one that comes late or a second time."""
+        """Return the same event, marked as sent late or a second time."""
         if self.data.replayed:
             return self
         return self.model_copy(update={"data": self.data.model_copy(update={"replayed": True})})
 
 
 class FaceState(Payload):
-    """One face that is there now."""
+    """One face in view."""
 
     track_id: Annotated[str, Field(pattern=r"^[0-9]+$")]
     """The `subject` of its events."""
@@ -305,7 +292,7 @@ class FaceState(Payload):
 
 
 class StatePayload(Payload):
-    """Topic `cameras/<camera>/state`: who is there now."""
+    """Topic `cameras/<camera>/state`: the faces in view."""
 
     session: Uuid
     """The agent's session."""

@@ -1,8 +1,8 @@
-"""The agent's voice: events and retained state over one MQTT session that never gives up.
+"""The MQTT publisher: events and retained state over one session that reconnects for ever.
 
-`publish` and its kin note something down and return; a thread of its own (`courier.py`) talks. An
-event counts as delivered when the broker has confirmed it. What was under way when a link broke is
-sent again on the next one, in the same order and with the same ids.
+`publish` and its like queue a message and return; a separate thread (`session.py`) sends it. An
+event counts as delivered when the broker has confirmed it. Events that were in flight when a
+connection broke are sent again on the next one, in the same order and with the same ids.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import time
 from typing import TYPE_CHECKING, Literal
 
 from fer_agent.errors import AgentError
-from fer_agent.mqtt.courier import Courier, Timing
-from fer_agent.mqtt.dialer import Dialer
-from fer_agent.mqtt.link import Waker, Will
-from fer_agent.mqtt.mailroom import Counters, Mailroom
+from fer_agent.mqtt.connection import WakeupSocket, Will
+from fer_agent.mqtt.connector import Connector
 from fer_agent.mqtt.messages import (
-    Kind,
+    MessageKind,
     Origin,
     Topic,
     dominant_emotion,
     parse_topic,
     state_payload,
 )
-from fer_agent.mqtt.outbox import Entry
+from fer_agent.mqtt.outbox import QueuedEvent
 from fer_agent.mqtt.payloads import AlertPayload, CameraStatusPayload, StatusPayload
-from fer_agent.mqtt.retained import Slot
+from fer_agent.mqtt.retained import RetainedTopic
+from fer_agent.mqtt.send_queue import Counters, SendQueue
+from fer_agent.mqtt.session import MqttSession, SessionTiming
 from fer_agent.mqtt.settings import BrokerSettings
 from fer_agent.vision.records import CameraState, EmotionEvent, EventKind
 
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fer_agent.config.model import MqttConfig
-    from fer_agent.mqtt.link import Message
+    from fer_agent.mqtt.connection import Message
     from fer_agent.mqtt.messages import Identity
     from fer_agent.mqtt.payloads import HealthPayload, InfoPayload
     from fer_agent.system.clock import ClockReading
     from fer_agent.vision.records import CameraStatus
 
-__all__ = ["CameraPublisher", "Counters", "MqttPublisher", "Timing"]
+__all__ = ["CameraPublisher", "Counters", "MqttPublisher", "SessionTiming"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,31 +52,33 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 
 class CameraPublisher:
-    """One camera's voice; satisfies `ports.Publisher`. `MqttPublisher.camera` makes it."""
+    """The per-camera publisher, a `ports.Publisher`; `MqttPublisher.camera` makes it."""
 
-    def __init__(self, origin: Origin, mailroom: Mailroom, on_status: Callable[[], None]) -> None:
-        """Make the voice of one camera.
+    def __init__(self, origin: Origin, queue: SendQueue, on_status: Callable[[], None]) -> None:
+        """Make the publisher of one camera.
 
         Args:
-            origin: what its messages name as their source.
-            mailroom: where messages are put.
+            origin: the source that its messages name.
+            queue: takes the messages.
             on_status: called when the camera's status has changed.
         """
         self._origin = origin
-        self._mailroom = mailroom
+        self._queue = queue
         self._on_status = on_status
         self._lock = threading.Lock()
         self._sequence = 0
         self._status: CameraStatus | None = None
         self._faces: dict[int, EmotionEvent] = {}
         self._watching = False
-        state = Slot(self._topic(Kind.STATE), self._write_state)
-        word = Slot(self._topic(Kind.EMOTION), self._write_word, only_changes=True)
-        self._view = (state, word)
+        state = RetainedTopic(self._topic(MessageKind.STATE), self._write_state)
+        emotion = RetainedTopic(
+            self._topic(MessageKind.EMOTION), self._write_emotion, only_changes=True
+        )
+        self._view = (state, emotion)
 
     @property
     def state(self) -> CameraState | None:
-        """The camera's state as last told; None before."""
+        """The camera's last state; None before the first."""
         return None if self._status is None else self._status.state
 
     def publish(self, event: EmotionEvent) -> None:
@@ -87,16 +89,11 @@ class CameraPublisher:
                 self._faces.pop(event.track_id, None)
             else:
                 self._faces[event.track_id] = event
-            entry = Entry(event, self._origin, self._sequence, time.monotonic_ns())
-            if self._watching:  # the board has both slots already
-                for slot in self._view:
-                    slot.due = True
-                self._mailroom.add(entry)
-            else:
-                self._mailroom.add(entry, *self._changed_view())
+            queued = QueuedEvent(event, self._origin, self._sequence, time.monotonic_ns())
+            self._queue.add(queued, *self._changed_view())
 
     def status(self, status: CameraStatus) -> None:
-        """Tell whether the camera gives frames, and why not."""
+        """Publish whether the camera gives frames, and why not."""
         since_ns = time.monotonic_ns()
 
         def write(clock: ClockReading) -> bytes:
@@ -109,24 +106,23 @@ class CameraPublisher:
             if status == self._status:
                 return
             self._status = status
-            self._mailroom.put(Slot(self._topic(Kind.CAMERA_STATUS), write))
+            self._queue.put(RetainedTopic(self._topic(MessageKind.CAMERA_STATUS), write))
             if self._watching or status.state is CameraState.ONLINE:
-                self._mailroom.put(*self._changed_view())
+                self._queue.put(*self._changed_view())
         self._on_status()
 
-    def _topic(self, kind: Kind) -> Topic:
+    def _topic(self, kind: MessageKind) -> Topic:
         return Topic(self._origin.identity.device_id, kind, self._origin.camera)
 
-    def _changed_view(self) -> tuple[Slot, Slot]:
-        """Make state and word due, and repeat them while the camera is not known to be lost.
+    def _changed_view(self) -> tuple[RetainedTopic, RetainedTopic]:
+        """Make state and emotion due, and repeat them unless the camera is offline or disabled.
 
-        Who is there while the camera is offline is not known: nothing is affirmed then, and the
-        broker lets the last words expire.
+        The faces in view are unknown then, so the broker lets the last messages expire.
         """
         self._watching = True
-        for slot in self._view:
-            slot.due = True
-            slot.repeats = self.state not in (CameraState.OFFLINE, CameraState.DISABLED)
+        for retained in self._view:
+            retained.due = True
+            retained.repeats = self.state not in (CameraState.OFFLINE, CameraState.DISABLED)
         return self._view
 
     def _seen(self) -> list[EmotionEvent]:
@@ -137,7 +133,7 @@ class CameraPublisher:
         now_ns = time.monotonic_ns()
         return state_payload(self._seen(), self._origin, now_ns=now_ns, clock=clock).encode()
 
-    def _write_word(self, _clock: ClockReading) -> bytes:
+    def _write_emotion(self, _clock: ClockReading) -> bytes:
         return dominant_emotion(self._seen()).encode()
 
 
@@ -149,54 +145,55 @@ class MqttPublisher:
         config: MqttConfig,
         identity: Identity,
         *,
-        timing: Timing | None = None,
+        timing: SessionTiming | None = None,
     ) -> None:
         """Prepare the session; nothing is connected before `start`.
 
         Args:
             config: the broker; the files it names are read now.
-            identity: who speaks.
-            timing: other times than the usual ones.
+            identity: the device and its session.
+            timing: other times than the defaults.
 
         Raises:
             ConfigError: a password, certificate or CA file cannot be used.
         """
-        timing = timing or Timing()
+        timing = timing or SessionTiming()
         settings = BrokerSettings.load(config)
         self._identity = identity
         self._lock = threading.Lock()
         self._state: AgentState | None = None
         self._cameras: dict[str, CameraPublisher] = {}
-        waker = Waker()
-        self._mailroom = Mailroom(
-            limit=config.outbox_events, repeat_s=timing.repeat_s, wake=waker.wake
+        wakeup = WakeupSocket()
+        self._queue = SendQueue(
+            limit=config.outbox_events, repeat_s=timing.repeat_s, wake=wakeup.wake
         )
         client_id = f"fer-agent-{identity.device_id}"
-        self._courier = Courier(
-            self._mailroom,
-            Dialer(settings, client_id, self._will(), timing.connect_s),
-            waker,
+        self._session = MqttSession(
+            self._queue,
+            Connector(settings, client_id, self._will(), timeout_s=timing.connect_s, wakeup=wakeup),
+            wakeup,
             timing,
-            subscriptions=(str(self._topic(Kind.ALERT, "+")),),
+            subscriptions=(str(self._topic(MessageKind.ALERT, "+")),),
             on_message=self._received,
-            farewell=lambda: self._set_state("stopped"),
+            on_stop=lambda: self._set_state("stopped"),
         )
         self._set_state("starting")
 
     def start(self) -> None:
-        """Begin to connect, and go on until `stop`, whether or not the broker is there."""
-        self._courier.start()
+        """Start connecting, and go on until `stop`, whether or not the broker is there."""
+        self._session.start()
 
     def camera(self, name: str) -> CameraPublisher:
-        """Return the voice of the camera of that name, the same one for the same name."""
+        """Return the publisher of a camera, the same one for the same name."""
         if name not in self._cameras:
             origin = Origin(self._identity, name)
-            self._cameras[name] = CameraPublisher(origin, self._mailroom, self._reconsider)
+            self._cameras[name] = CameraPublisher(origin, self._queue, self._update_state)
         return self._cameras[name]
 
     def info(self, payload: InfoPayload) -> None:
         """Publish what runs on this device."""
-        self._mailroom.put(Slot(self._topic(Kind.INFO), lambda _clock: payload.encode()))
+        topic = self._topic(MessageKind.INFO)
+        self._queue.put(RetainedTopic(topic, lambda _clock: payload.encode()))
 
     def health(self, payload: HealthPayload) -> None:
         """Publish the health figures.
@@ -204,19 +201,21 @@ class MqttPublisher:
         Raises:
             AgentError: the session's thread has ended by a bug, so nothing is delivered any more.
         """
-        self._mailroom.put(Slot(self._topic(Kind.HEALTH), lambda _clock: payload.encode()))
-        if self._courier.failure is not None:
+        self._queue.put(
+            RetainedTopic(self._topic(MessageKind.HEALTH), lambda _clock: payload.encode())
+        )
+        if self._session.failure is not None:
             raise AgentError(
-                f"the MQTT thread has ended: {self._courier.failure!r}",
+                f"the MQTT thread has ended: {self._session.failure!r}",
                 remedy="restart the agent, and report this with its log",
-            ) from self._courier.failure
+            ) from self._session.failure
 
     def raise_alert(self, alert_id: str, text: str) -> None:
         """Publish a fault that stands until it is cleared.
 
         Args:
             alert_id: last part of the topic: small letters, digits and inner hyphens.
-            text: what is wrong and what to do, for people.
+            text: the fault and its remedy, for people.
 
         Raises:
             ValueError: the id cannot stand in a topic.
@@ -227,7 +226,7 @@ class MqttPublisher:
             since = clock.wall(since_ns)
             return AlertPayload(text=text, session=self._identity.session, since=since).encode()
 
-        self._mailroom.put(Slot(self._alert(alert_id), write))
+        self._queue.put(RetainedTopic(self._alert(alert_id), write))
 
     def clear_alert(self, alert_id: str) -> None:
         """Take a fault back; harmless when it was never raised.
@@ -235,40 +234,40 @@ class MqttPublisher:
         Raises:
             ValueError: the id cannot stand in a topic.
         """
-        self._mailroom.put(Slot(self._alert(alert_id), _nothing, clears=True))
+        self._queue.put(RetainedTopic(self._alert(alert_id), _empty, clears=True))
 
     def stop(self) -> None:
-        """Send what waits, say `stopped` and hang up; returns after `Timing.stop_s` at the latest.
+        """Send the queue and `stopped`, disconnect, and return within `SessionTiming.stop_s`.
 
         Harmless when never started, or stopped before.
         """
-        self._courier.stop()
+        self._session.stop()
         if queued := self.counters().queued:
             logger.warning("%d events were not delivered before the stop", queued)
 
     def counters(self) -> Counters:
-        """Return what was counted so far."""
-        return self._mailroom.counters()
+        """Return the counts so far."""
+        return self._queue.counters()
 
     @property
     def connected(self) -> bool:
-        """Whether the broker has let us in and the link still stands, as far as known."""
-        return self._courier.connected
+        """True while a connection that the broker accepted is not known to have ended."""
+        return self._session.connected
 
-    def _topic(self, kind: Kind, name: str = "") -> Topic:
+    def _topic(self, kind: MessageKind, name: str = "") -> Topic:
         return Topic(self._identity.device_id, kind, name)
 
     def _alert(self, alert_id: str) -> Topic:
         if not _NAME.fullmatch(alert_id):
             raise ValueError(f"{alert_id!r} is no id of small letters, digits and hyphens")
-        return self._topic(Kind.ALERT, alert_id)
+        return self._topic(MessageKind.ALERT, alert_id)
 
     def _will(self) -> Will:
         payload = StatusPayload(state="offline", session=self._identity.session, since=None)
-        return Will(str(self._topic(Kind.STATUS)), payload.encode())
+        return Will(str(self._topic(MessageKind.STATUS)), payload.encode())
 
-    def _reconsider(self) -> None:
-        """Derive the agent's state from its cameras': the first offline one degrades it."""
+    def _update_state(self) -> None:
+        """Set the agent's state by its cameras': one that is offline makes it degraded."""
         states = [camera.state for camera in list(self._cameras.values())]
         if CameraState.OFFLINE in states:
             self._set_state("degraded")
@@ -286,16 +285,16 @@ class MqttPublisher:
             if self._state in (state, "stopped"):
                 return
             self._state = state
-            self._mailroom.put(Slot(self._topic(Kind.STATUS), write))
+            self._queue.put(RetainedTopic(self._topic(MessageKind.STATUS), write))
 
     def _received(self, message: Message) -> None:
-        """Clear an alert that an earlier session left standing when it died."""
+        """Clear an alert that an earlier session left behind when it died."""
         topic = parse_topic(message.topic)
-        if topic is None or topic.kind is not Kind.ALERT:
+        if topic is None or topic.kind is not MessageKind.ALERT:
             return
-        if message.retain and message.payload and topic not in self._mailroom:
-            self._mailroom.put(Slot(topic, _nothing, clears=True))
+        if message.retain and message.payload and topic not in self._queue:
+            self._queue.put(RetainedTopic(topic, _empty, clears=True))
 
 
-def _nothing(_clock: ClockReading) -> bytes:
+def _empty(_clock: ClockReading) -> bytes:
     return b""

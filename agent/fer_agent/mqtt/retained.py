@@ -1,4 +1,4 @@
-"""What the broker keeps for later subscribers, and when each message is due. Not thread-safe."""
+"""The messages that the broker retains, and when each is due. Not thread-safe."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True, eq=False)
-class Slot:
-    """What one retained topic is to say.
+class RetainedTopic:
+    """One retained topic and its newest content.
 
     Attributes:
-        topic: where it goes.
-        write: makes the payload as of now, without the lock of whoever keeps the slot.
+        topic: the topic.
+        write: makes the payload as of now; called without the send queue's lock.
         clears: whether the payload is empty, so that the topic is gone once that is confirmed.
         only_changes: whether a payload equal to the last one is left out, but for repetitions.
         repeats: whether it is sent again at intervals.
         due: whether it is to be sent now.
-        last: the payload sent last on this connection; None to send whatever it is.
+        last: the payload sent last on this connection; None to send the next in any case.
         sent_ns: monotonic time of the last sending that counts for the repetition.
     """
 
@@ -37,49 +37,49 @@ class Slot:
     sent_ns: int = 0
 
 
-class Board:
+class RetainedTopics:
     """All retained topics, in the order in which they are sent after connecting."""
 
     def __init__(self, repeat_ns: int) -> None:
-        """Make an empty board.
+        """Make an empty collection.
 
         Args:
-            repeat_ns: nanoseconds between two sendings of a slot that repeats.
+            repeat_ns: nanoseconds between two sendings of a topic that repeats.
         """
         self._repeat_ns = repeat_ns
-        self._slots: dict[Topic, Slot] = {}
+        self._topics: dict[Topic, RetainedTopic] = {}
 
     def __contains__(self, topic: Topic) -> bool:
-        return topic in self._slots
+        return topic in self._topics
 
-    def put(self, slot: Slot) -> None:
-        """Add a topic, or replace what it says in its old place."""
-        self._slots[slot.topic] = slot
+    def put(self, *topics: RetainedTopic) -> None:
+        """Add topics, or replace their content in their old places."""
+        self._topics.update((retained.topic, retained) for retained in topics)
 
     def all_due(self) -> None:
-        """Make every topic due, as after connecting to a broker that may know nothing."""
-        for slot in self._slots.values():
-            slot.due, slot.last = True, None
+        """Make every topic due, as after connecting to a broker that may have none of them."""
+        for retained in self._topics.values():
+            retained.due, retained.last = True, None
 
-    def take(self, now_ns: int) -> Slot | None:
+    def take(self, now_ns: int) -> RetainedTopic | None:
         """Return the next topic that is due and count it as sent; None when there is none."""
-        for slot in self._slots.values():
-            late = slot.repeats and now_ns - slot.sent_ns >= self._repeat_ns
+        for retained in self._topics.values():
+            late = retained.repeats and now_ns - retained.sent_ns >= self._repeat_ns
             if late:
-                slot.last = None
-            if slot.due or late:
-                slot.due = False
-                if slot.last is None or not slot.only_changes:
-                    slot.sent_ns = now_ns
-                return slot
+                retained.last = None
+            if retained.due or late:
+                retained.due = False
+                if retained.last is None or not retained.only_changes:
+                    retained.sent_ns = now_ns
+                return retained
         return None
 
-    def confirm(self, slot: Slot) -> None:
-        """Forget a topic whose clearing was confirmed, unless it says something new by now."""
-        if slot.clears and self._slots.get(slot.topic) is slot:
-            del self._slots[slot.topic]
+    def confirm(self, retained: RetainedTopic) -> None:
+        """Forget a topic whose clearing was confirmed, unless it has new content by now."""
+        if retained.clears and self._topics.get(retained.topic) is retained:
+            del self._topics[retained.topic]
 
     def next_ns(self) -> int | None:
         """Return the monotonic time of the next repetition; None when nothing repeats."""
-        sent = [slot.sent_ns for slot in self._slots.values() if slot.repeats]
+        sent = [retained.sent_ns for retained in self._topics.values() if retained.repeats]
         return min(sent) + self._repeat_ns if sent else None

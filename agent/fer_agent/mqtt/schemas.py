@@ -1,4 +1,4 @@
-"""JSON Schemas of all payloads and the AsyncAPI description, made from the models that encode.
+"""The JSON Schemas of all payloads and the AsyncAPI description, made from the models.
 
 `python -m fer_agent.mqtt.schemas FOLDER` writes the files of `schemas/v1`.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from fer_agent.config.field_docs import describe
 from fer_agent.models.emotions import DominantWord
 from fer_agent.mqtt import payloads
-from fer_agent.mqtt.messages import CHANNELS, Channel, Kind, root
+from fer_agent.mqtt.messages import CHANNELS, Channel, MessageKind, root
 from fer_agent.mqtt.payloads import SCHEMA_NAMES, SCHEMA_ROOT, EventData, Payload
 
 if TYPE_CHECKING:
@@ -23,15 +23,16 @@ if TYPE_CHECKING:
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _ASYNCAPI_VERSION: Final = "3.0.0"
 
-_DESCRIPTIONS: Final[dict[Kind, str]] = {
-    Kind.STATUS: "Whether the agent runs; `offline` is its last will.",
-    Kind.INFO: "What runs there.",
-    Kind.HEALTH: "Figures about the agent itself, each minute.",
-    Kind.CAMERA_STATUS: "Whether a camera gives frames, and why not.",
-    Kind.EVENTS: "A face was first seen, changed, or has gone. Delivered at least once, in order.",
-    Kind.STATE: "The faces in view now; on change and every 20 seconds.",
-    Kind.EMOTION: "One word for everybody in view; on change and every 20 seconds.",
-    Kind.ALERT: "A fault that stands; an empty payload clears it.",
+_DESCRIPTIONS: Final[dict[MessageKind, str]] = {
+    MessageKind.STATUS: "Whether the agent runs; `offline` is its last will.",
+    MessageKind.INFO: "What runs there.",
+    MessageKind.HEALTH: "Figures about the agent itself, each minute.",
+    MessageKind.CAMERA_STATUS: "Whether a camera gives frames, and why not.",
+    MessageKind.EVENTS: "A face was first seen, changed, or has gone. "
+    "Delivered at least once, in order.",
+    MessageKind.STATE: "The faces in view now; on change and every 20 seconds.",
+    MessageKind.EMOTION: "One word for everybody in view; on change and every 20 seconds.",
+    MessageKind.ALERT: "A fault that stands; an empty payload clears it.",
 }
 
 
@@ -48,18 +49,13 @@ def documents() -> dict[str, dict[str, Any]]:
     return {**files, "asyncapi.json": _asyncapi()}
 
 
-def schema_name(kind: Kind) -> str:
+def schema_name(kind: MessageKind) -> str:
     """Return the name of the schema that a kind's payloads follow."""
-    return "event" if kind is Kind.EVENTS else kind.value
-
-
-def write(folder: Path) -> None:
-    """Write all files into a folder; as `write_documents`."""
-    write_documents(documents(), folder)
+    return "event" if kind is MessageKind.EVENTS else kind.value
 
 
 def write_documents(files: Mapping[str, Any], folder: Path) -> None:
-    """Write JSON documents by file name into a folder, which is made when it is not there.
+    """Write JSON documents by file name into a folder; make the folder when it is missing.
 
     Raises:
         OSError: the folder or a file cannot be written.
@@ -91,8 +87,8 @@ def _asyncapi() -> dict[str, Any]:
     }
 
 
-def _channel(kind: Kind, channel: Channel) -> dict[str, Any]:
-    parameter = "alert" if kind is Kind.ALERT else "camera"
+def _channel(kind: MessageKind, channel: Channel) -> dict[str, Any]:
+    parameter = "alert" if kind is MessageKind.ALERT else "camera"
     address = f"{root('{device}')}/{channel.address}".replace("{name}", f"{{{parameter}}}")
     described = {
         "device": "The device's id.",
@@ -112,7 +108,7 @@ def _channel(kind: Kind, channel: Channel) -> dict[str, Any]:
     }
 
 
-def _operation(kind: Kind, channel: Channel) -> dict[str, Any]:
+def _operation(kind: MessageKind, channel: Channel) -> dict[str, Any]:
     binding: dict[str, Any] = {
         "qos": channel.qos,
         "retain": channel.retain,
@@ -129,4 +125,4 @@ def _operation(kind: Kind, channel: Channel) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]))
+    write_documents(documents(), Path(sys.argv[1]))

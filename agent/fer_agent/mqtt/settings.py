@@ -1,4 +1,4 @@
-"""How to reach a broker: the configuration's MQTT section with every file read and checked."""
+"""The settings of a broker: the configuration's MQTT section, its files read and checked."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
-    """How to reach a broker, with every file read and checked.
+    """The address, credentials and TLS context of a broker, with every file read and checked.
 
     Attributes:
-        address: host, port and whether TLS is spoken.
+        address: host, port and whether TLS is used.
         protocol: auto, 5 or 3.1.1.
         username: empty for none.
         password: None for none; never shown.
@@ -35,7 +35,7 @@ class BrokerSettings:
 
     @classmethod
     def load(cls, config: MqttConfig) -> BrokerSettings:
-        """Read what the configuration names.
+        """Read the files that the configuration names.
 
         Raises:
             ConfigError: a file is missing or unusable, or the settings contradict each other.

@@ -1,1 +1,1 @@
-"""The board, the clock, files, logging and systemd."""
+"""The board, the clock, files, logging, memory and systemd."""

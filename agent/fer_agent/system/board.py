@@ -1,8 +1,7 @@
 """The board: its name, its processor, its temperatures, clocks and throttling.
 
-A figure that cannot be read is None, never zero.
-The kernel's files answer first; what only a vendor's program knows is asked of that program where
-it is installed: `vcgencmd` on a Raspberry Pi, `tegrastats` and `nvpmodel` on a Jetson.
+A figure that cannot be read is None, never zero. The kernel's files come first, then the vendor's
+programs: `vcgencmd` on a Raspberry Pi, `tegrastats` and `nvpmodel` on a Jetson.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _PI_FLAGS: Final = {
     2: "throttled",
     3: "soft temperature limit",
 }
-"""Bits of `get_throttled` for now; 16 higher stand the same since boot. Source: Raspberry Pi's
+"""Bits of `get_throttled` for now; the same 16 higher are since boot. Source: Raspberry Pi's
 documentation of vcgencmd."""
 
 _PI_SINCE_BOOT_SHIFT: Final = 16
@@ -38,17 +37,17 @@ class BoardState:
     """Temperatures, clocks and throttling at one moment.
 
     Attributes:
-        temperature_c: the hottest sensor; None where none can be read.
+        temperature_c: the hottest sensor.
         sensors_c: every sensor that can be read, by the kernel's or the vendor's name.
         clock_mhz: the fastest core now.
-        clock_max_mhz: the fastest clock that the processor may take.
-        governor: who chooses the clock; several names where cores differ.
+        clock_max_mhz: the processor's highest clock.
+        governor: the clock's governor; several names where cores differ.
         gpu_clock_mhz: a Jetson's graphics clock now.
         power_mode: a Jetson's power mode, such as 15W.
-        throttled: whether the board slows itself down now; None where it does not tell.
-        throttled_since_boot: whether it has done so since it was switched on.
-        throttle_reasons: why, now.
-        throttle_events: how often the processor's own counters say so since boot.
+        throttled: whether the board is throttled now.
+        throttled_since_boot: whether it was at any time since boot.
+        throttle_reasons: the reasons now.
+        throttle_events: count of the processor's own counters since boot.
     """
 
     temperature_c: float | None = None
@@ -74,7 +73,7 @@ def model_name() -> str:
 
 
 def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Return the architecture and the features of the cores, which decide what code runs here."""
+    """Return the architecture and the features of the cores."""
     lines = [platform.machine()]
     with contextlib.suppress(OSError):
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")
@@ -83,10 +82,10 @@ def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def read_state(root: Path = Path("/")) -> BoardState:
-    """Read what this board tells; takes up to a second where a Jetson's program is asked.
+    """Read all figures of this board; takes up to a second on a Jetson.
 
     Args:
-        root: where the kernel's files lie.
+        root: folder of the kernel's files.
     """
     cores = root / "sys/devices/system/cpu"
     governors = {
@@ -105,10 +104,10 @@ def read_state(root: Path = Path("/")) -> BoardState:
 
 
 def read_heat(root: Path = Path("/")) -> BoardState:
-    """Read temperatures and throttling only: files, or short programs on a board that hides them.
+    """Read temperatures and throttling only, from files or, without those, short programs.
 
     Args:
-        root: where the kernel's files are.
+        root: folder of the kernel's files.
     """
     sensors = _sensors(root) or _pi_sensor() or _jetson_sensors()
     flags = _pi_flags(root)
@@ -123,7 +122,7 @@ def read_heat(root: Path = Path("/")) -> BoardState:
 
 
 def was_throttled(before: BoardState, after: BoardState) -> bool | None:
-    """Tell whether the board slowed itself down between two readings; None where it never tells."""
+    """Tell whether the board was throttled between two readings; None where unknown."""
     answers: list[bool] = []
     if before.throttled is not None and after.throttled is not None:
         began = bool(after.throttled_since_boot) and not before.throttled_since_boot
@@ -169,7 +168,7 @@ def _reasons(flags: int) -> tuple[str, ...]:
 
 
 def _pi_clock_mhz() -> float | None:
-    """Return the real clock of a Pi's cores: the kernel there knows only what it asked for."""
+    """Return the real clock of a Pi's cores; the kernel there knows only the requested one."""
     said = re.search(r"=(\d+)", _ask("vcgencmd", "measure_clock", "arm") or "")
     return int(said[1]) / 1e6 if said and int(said[1]) else None
 
@@ -215,7 +214,7 @@ def _text(path: Path) -> str | None:
 
 
 def _ask(program: str, *arguments: str) -> str | None:
-    """Return what a vendor's program prints; None where it is not there or refuses."""
+    """Return the output of a vendor's program, None where it is missing or fails."""
     found = shutil.which(program)
     if found is None:
         return None
@@ -233,7 +232,7 @@ def _ask(program: str, *arguments: str) -> str | None:
 
 
 def _first_line(program: str, *arguments: str) -> str | None:
-    """Return the first line of a program that prints for ever, and stop it."""
+    """Return the first line of a program that prints until it is stopped."""
     found = shutil.which(program)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""Wall time for what was measured in monotonic time, and whether that wall time can be trusted."""
+"""The relation of monotonic time and wall time, and the wall time's synchronisation."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 _TIME_ERROR = 5
-"""What adjtimex(2) returns while nothing synchronises the clock."""
+"""The result of adjtimex(2) while the clock is not synchronised."""
 
 _TIMESYNCD = Path("/run/systemd/timesync/synchronized")
-"""What systemd-timesyncd touches at each synchronisation since the boot (its manual page)."""
+"""File that systemd-timesyncd touches at each synchronisation since boot (its manual page)."""
 
 _TIMEX_BYTES = 512
 """More than `struct timex` has on any Linux (208 on 64 bits); its first field, modes, stays 0."""
@@ -25,11 +25,11 @@ def _libc() -> ctypes.CDLL:
 
 
 def clock_synced() -> bool | None:
-    """Ask the kernel whether NTP or PTP keeps the clock right; None where it does not say.
+    """Tell whether NTP or PTP keeps the clock right, by the kernel; None where unknown.
 
     A Raspberry Pi has no clock that runs without power: until the first synchronisation its wall
-    time is that of the last shutdown. Sandboxes that protect the clock refuse the question as well
-    (systemd's ProtectClock, containers): there the word of systemd-timesyncd counts.
+    time is that of the last shutdown. Sandboxes that protect the clock (systemd's ProtectClock,
+    containers) refuse adjtimex; there the file of systemd-timesyncd counts.
     """
     try:
         state: int = _libc().adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, a power cut at any instruction included.
+"""Atomic and durable changes of files and links, also in a power cut, and locks.
 
 Source of the rules: a rename replaces its target atomically (rename(2)), but neither a file's
 content nor its name is on the disk before `fsync` of the file and of its folder (fsync(2)).
@@ -25,11 +25,11 @@ _PARTIAL = ".part-"
 def write(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Write or replace a file; after a power cut it holds the old or the new content.
 
-    Only one writer of a path at a time: whoever might meet another holds a lock (`locked`).
+    A path may have one writer at a time; several need a lock (`locked`).
 
     Args:
         path: the file; its folder is made when missing.
-        content: everything it is to hold.
+        content: its whole content.
         mode: its permissions.
 
     Raises:
@@ -53,10 +53,10 @@ def write(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 
 def point(link: Path, target: str | None) -> None:
-    """Let a symbolic link point somewhere else, or be gone for None, at one instant.
+    """Set a symbolic link's target atomically, or remove the link for None.
 
     Raises:
-        OSError: the link cannot be made, or something else than a link stands in its place.
+        OSError: the link cannot be made, or something else than a link is in its place.
     """
     if target is None:
         link.unlink(missing_ok=True)
@@ -72,7 +72,7 @@ def sync_folder(folder: Path) -> None:
     """Put the names in a folder on the disk.
 
     Raises:
-        OSError: the folder is not there, or the disk has a fault.
+        OSError: the folder is missing, or the disk has a fault.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -124,10 +124,10 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
 
 
 def refused(error: OSError, folder: Path) -> AgentError:
-    """Return what to tell of a write that failed: a full disk is a state, the rest a fault.
+    """Return the error for a write that failed, a temporary one for a full disk.
 
     Args:
-        error: what the system said.
+        error: the system's error.
         folder: the folder that people know, such as the model store.
     """
     if error.errno in _FULL:
@@ -139,3 +139,28 @@ def refused(error: OSError, folder: Path) -> AgentError:
         f"cannot write in {folder}: {error.strerror or error}",
         remedy="run this as the user who owns the folder, or set `models.path` to another one",
     )
+
+
+@contextlib.contextmanager
+def one_at_a_time(lock: Path, folder: Path, work: str) -> Iterator[None]:
+    """Hold a lock in the block, or fail at once when another process holds it.
+
+    Args:
+        lock: the lock's file.
+        folder: the folder that people know, such as the model store.
+        work: names the other holder's work in the message, such as "another sync".
+
+    Raises:
+        TemporaryError: another process holds the lock, or the disk is full.
+        ConfigError: the folder cannot be written, in the block too.
+    """
+    try:
+        with locked(lock, wait=False) as held:
+            if not held:
+                raise TemporaryError(
+                    f"{work} is under way in {folder}",
+                    remedy="wait until it has ended, and try again",
+                )
+            yield
+    except OSError as error:
+        raise refused(error, folder) from error

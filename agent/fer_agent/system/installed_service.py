@@ -1,7 +1,6 @@
-"""Commands about the installed service: relayed to provisioning, or answered on the board itself.
+"""The installed service: its status and log on this board, and the relay to provisioning.
 
-Provisioning is a program of its own that needs an extra; a board's own agent does without it and
-still says how its service is.
+Provisioning is a separate program that needs an extra, which a board's agent does without.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _PROPERTIES = (
 
 
 def relay(command: str, arguments: Sequence[str]) -> NoReturn:
-    """Become `python -m fer_provisioning`; its output and exit code are this command's.
+    """Replace this process by `python -m fer_provisioning`.
 
     Raises:
         MissingExtraError: pyinfra is not installed.
@@ -49,7 +48,7 @@ def relay(command: str, arguments: Sequence[str]) -> NoReturn:
 
 
 def show_log(*, follow: bool, lines: int) -> NoReturn:
-    """Become journalctl, for the service on this board.
+    """Replace this process by journalctl for the service on this board.
 
     Raises:
         UnavailableError: there is no journal.
@@ -60,7 +59,7 @@ def show_log(*, follow: bool, lines: int) -> NoReturn:
 
 
 def service_status() -> dict[str, Any]:
-    """Ask systemd how the service on this board is.
+    """Return systemd's status of the service on this board.
 
     Raises:
         UnavailableError: there is no systemd.

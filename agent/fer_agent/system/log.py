@@ -1,4 +1,4 @@
-"""Logging, set up once per process: to stderr, in the shape its reader wants."""
+"""The set-up of logging to stderr, for a terminal or for journald."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar
 
 
 class _JournalFormatter(logging.Formatter):
-    """Lines for journald: a priority prefix as in sd-daemon(3), no time, which journald knows."""
+    """Formatter for journald: a priority prefix as in sd-daemon(3), and no time."""
 
     _PRIORITY: ClassVar[dict[int, int]] = {
         logging.DEBUG: 7,
@@ -25,7 +25,7 @@ class _JournalFormatter(logging.Formatter):
 
 
 class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg] # not on 3.10
-    """Writes to whatever stderr is at the moment: a live view takes it over and prints above."""
+    """Handler that writes to the present stderr, which a live view may have replaced."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -50,6 +50,6 @@ def set_up(level: str = "info") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Both log each packet or transition at INFO; ours say once what changed.
+    # These log each packet or transition at INFO.
     for name in ("amqtt", "transitions", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""The memory of this process: what it takes, and giving back what loading left behind."""
+"""The memory of this process: its figures, and the trimming of its heap."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from pathlib import Path
 
 
 def trim_heap() -> None:
-    """Give back what loading has left behind, and let the collector pass over what stays.
+    """Return freed memory to the system, and exclude the objects so far from collections.
 
     Loading a network takes twice its size for a moment, and glibc keeps that: 4 MB of 57. Each
     full collection would walk through 54,000 objects of libraries, which live as long as the
     process does, for 30 ms on one x86-64 core and much longer on a small board's.
     """
     gc.freeze()
-    # Other C libraries have no such function, and give back by themselves.
+    # Other C libraries have no such function, and return memory by themselves.
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def figures() -> dict[str, int | None]:
-    """Return this process's memory in bytes; None where the kernel does not tell.
+    """Return this process's memory in bytes; None where unknown.
 
-    resident: all pages in memory, shared ones included. private_dirty: pages that this process
-    alone has and has written. unique: private pages, written or not (the unique set size).
-    peak_resident: the most that was ever resident.
+    resident: all pages in memory, shared ones included. private_dirty: private pages that were
+    written. unique: private pages, written or not (the unique set size). peak_resident: the
+    largest `resident` so far.
     """
     rollup: dict[str, int] = {}
     with contextlib.suppress(OSError, ValueError):

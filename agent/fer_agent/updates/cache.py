@@ -1,10 +1,8 @@
-"""Downloaded content by its hash, and the parts of what is still on its way.
+"""Downloaded content by its hash, complete or in part; model sync and the detector share it.
 
-    <folder>/<sha256>           whole and verified when it was put there
-    <folder>/<sha256>.part      the beginning of it; a later download goes on after it
-    <folder>/<sha256>.tag       what the server called it
-
-The detector's first download and model sync share it.
+<folder>/<sha256>           whole; verified when it was put there
+<folder>/<sha256>.part      the beginning of it; a later download goes on after it
+<folder>/<sha256>.tag       the server's name for it
 """
 
 from __future__ import annotations
@@ -38,15 +36,15 @@ FOLDER: Final = ".cache"
 
 _REMEDY: Final = "try again on another network; if it stays, tell whoever publishes it"
 _SPARE_BYTES: Final = 4 << 20
-"""Left free on the disk beyond what a download needs."""
+"""Bytes of the disk that a download leaves free."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Content that can only be this one.
+    """Content that is named by its hash.
 
     Attributes:
-        url: where it is.
+        url: its address.
         sha256: 64 hexadecimal digits.
         size_bytes: its exact size.
     """
@@ -55,9 +53,14 @@ class Wanted:
     sha256: str
     size_bytes: int
 
+    @property
+    def name(self) -> str:
+        """The last part of its address."""
+        return self.url.rpartition("/")[2]
+
 
 class OtherContentError(VerificationError):
-    """What came is not what was asked for."""
+    """A server sent other content than the hash names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class ContentCache:
 
     Attributes:
         folder: made when missing.
-        fetcher: where missing content comes from.
+        fetcher: downloads missing content.
     """
 
     folder: Path
@@ -78,12 +81,12 @@ class ContentCache:
         """Return the path of a verified file with the wanted content, fetched when it is missing.
 
         Args:
-            wanted: what it must be.
+            wanted: the content.
             progress: called with the bytes that are there and the whole size.
 
         Raises:
             FetchError: it cannot be fetched; a part stays for the next time.
-            OtherContentError: the server has something else there.
+            OtherContentError: the server sends other content.
             TemporaryError: the disk is full.
             ConfigError: the folder cannot be written.
         """
@@ -113,12 +116,12 @@ class ContentCache:
 
     @contextlib.contextmanager
     def _part(self, wanted: Wanted) -> Iterator[IO[bytes]]:
-        """Open the part and hold its lock: whoever comes second waits for the first."""
+        """Open the part and hold its lock; another process waits."""
         path = self.folder / f"{wanted.sha256}.part"
         while True:
             with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as part:
                 fcntl.flock(part, fcntl.LOCK_EX)
-                # The one before may have finished, and the part is a name no more.
+                # The process before may have finished and renamed the part.
                 try:
                     named = path.stat().st_ino == os.fstat(part.fileno()).st_ino
                 except FileNotFoundError:
@@ -148,11 +151,11 @@ class ContentCache:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _fetch(self, wanted: Wanted, part: IO[bytes], progress: Callable[[int, int], None]) -> None:
-        tag = _FileTag(self.folder / f"{wanted.sha256}.tag")
+        tag = Tag(self.folder / f"{wanted.sha256}.tag")
         path = self.folder / f"{wanted.sha256}.part"
         logger.info("downloading %s", shown(wanted.url))
         have = ""
-        # Twice, because a part of something else, or one flipped bit on the way, spoils the first.
+        # Twice, because a part of other content, or a flipped bit on the way, spoils the first.
         for _ in range(2):
             self._complete(wanted, part, tag, progress)
             part.flush()
@@ -187,7 +190,7 @@ class ContentCache:
 
 
 def place(content: Path, path: Path) -> None:
-    """Give content another name, in the place of what has it; copied where no disk can do that.
+    """Link content to a path, replacing a file there; copied where the disk has no links.
 
     Raises:
         AgentError: the folder cannot be written.
@@ -205,24 +208,3 @@ def place(content: Path, path: Path) -> None:
         durable.sync_folder(path.parent)
     except OSError as error:
         raise durable.refused(error, path.parent) from error
-
-
-class _FileTag(Tag):
-    """A server's name for a part, kept beside it."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = path
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            super().keep(path.read_text(encoding="ascii"))
-
-    def keep(self, text: str) -> None:
-        """Write it down; a power cut that loses it costs nothing but the name."""
-        super().keep(text)
-        if text.isascii():
-            self._path.write_text(text, encoding="ascii")
-
-    def forget(self) -> None:
-        """Remove it: the part is gone."""
-        super().keep("")
-        self._path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a repository of models offers, and which version this agent takes. Pure.
+"""The versions that a repository of models offers, and the choice among them; does no I/O.
 
 A repository is a folder on a web server with `metadata/` and `targets/`. Each file of a model is a
 target `<name>/<version>/<file>`; its signed `custom` field is a `TargetCustom`. A version is its
@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fer_agent.errors import ModelContractError, VerificationError
-from fer_agent.models.manifest import SCHEMA_VERSION, DetectorManifest, Manifest, parse_manifest
+from fer_agent.models.manifest import (
+    SCHEMA_VERSION,
+    DetectorManifest,
+    Manifest,
+    ModelFile,
+    by_number,
+    parse_manifest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -39,8 +46,7 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_len
 class TargetCustom(BaseModel):
     """The signed `custom` field of one target."""
 
-    # Unknown fields are left to newer agents; a change that old ones must not overlook raises
-    # `schema_version`.
+    # Newer agents may add fields; a change that old ones must not overlook raises the version.
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
     schema_version: Literal[1] = CUSTOM_SCHEMA_VERSION
@@ -53,8 +59,8 @@ class TargetCustom(BaseModel):
     minimum_agent_version: Version
     """The oldest agent that can run this version of the model."""
     manifest: str | None = None
-    """On the manifest's target only: its content, as JSON text and not as an object, because
-    metadata is signed over canonical JSON, which has no fractions and refuses them."""
+    """On the manifest's target only: its content, as text because metadata is signed over
+    canonical JSON, which refuses fractions."""
 
     @property
     def target_path(self) -> str:
@@ -62,7 +68,7 @@ class TargetCustom(BaseModel):
         return target_path(self.name, self.version, self.file)
 
     def as_json(self) -> dict[str, Any]:
-        """Return what goes into the metadata."""
+        """Return the object that goes into the metadata."""
         return self.model_dump(exclude_none=True)
 
 
@@ -74,7 +80,7 @@ class ListedTarget:
         path: its path in the repository.
         sha256: 64 hexadecimal digits.
         size_bytes: its exact size.
-        custom: the `custom` field as it stands there; None without one.
+        custom: the raw `custom` field; None without one.
     """
 
     path: str
@@ -84,7 +90,7 @@ class ListedTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class CatalogRelease:
     """One version of a model that this agent can run, with all its files.
 
     Attributes:
@@ -109,7 +115,7 @@ class Release:
 
     @property
     def kind(self) -> ModelKind:
-        """What the network is for."""
+        """The purpose of the network."""
         return kind_of(self.manifest)
 
     @property
@@ -139,21 +145,21 @@ class TooNew:
     needs: str
 
     def __str__(self) -> str:
-        """Say it in a sentence's part."""
+        """Return it as part of a sentence."""
         needs = f"fer-agent {self.needs}" if self.needs else "a newer fer-agent"
         return f"{self.name} {self.version} needs {needs} or later"
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What a repository has for one model name.
+class ReleaseChoice:
+    """The versions that a repository has for one model name.
 
     Attributes:
         newest: the newest version that this agent can run; None without one.
         too_new: a still newer one that it cannot run; None without one.
     """
 
-    newest: Release | None
+    newest: CatalogRelease | None
     too_new: TooNew | None
 
 
@@ -161,8 +167,8 @@ class Catalog:
     """All versions of all models in a repository.
 
     Args:
-        targets: everything that the verified targets metadata lists; what is no file of a model
-            by its path is left out.
+        targets: everything that the verified targets metadata lists; paths that are no model's
+            file are left out.
     """
 
     def __init__(self, targets: Iterable[ListedTarget]) -> None:
@@ -187,7 +193,7 @@ class Catalog:
         whole = [version for version, files in found.items() if MANIFEST_FILE in files]
         return sorted(whole, key=by_number, reverse=True)
 
-    def choose(self, name: str, agent_version: str) -> Choice:
+    def choose(self, name: str, agent_version: str) -> ReleaseChoice:
         """Choose the version of a model that an agent takes: the newest that it can run.
 
         Args:
@@ -200,17 +206,17 @@ class Catalog:
         too_new: TooNew | None = None
         for version in self.versions(name):
             found = self._read(name, version, agent_version)
-            if isinstance(found, Release):
-                return Choice(found, too_new)
+            if isinstance(found, CatalogRelease):
+                return ReleaseChoice(found, too_new)
             too_new = too_new or found
-        return Choice(None, too_new)
+        return ReleaseChoice(None, too_new)
 
-    def _read(self, name: str, version: str, agent_version: str) -> Release | TooNew:
+    def _read(self, name: str, version: str, agent_version: str) -> CatalogRelease | TooNew:
         files = self._by_version[name][version]
         target = files[MANIFEST_FILE]
         raw = target.custom or {}
         needs = raw.get("minimum_agent_version", "")
-        # Asked before anything else is read: what a newer agent needs may be in a newer form.
+        # First of all: the entry of a version for newer agents may be in a newer form.
         if _is_version(needs) and by_number(needs) > by_number(agent_version):
             return TooNew(name, version, needs)
         schema = raw.get("schema_version")
@@ -220,15 +226,13 @@ class Catalog:
             return TooNew(name, version, "")
         custom = _custom(target)
         manifest = _manifest(target, custom)
-        parts = [entry.path for entry in manifest.files]
-        if isinstance(manifest, Manifest) and manifest.golden is not None:
-            parts.append(manifest.golden.path)
+        parts = [entry.path for entry in manifest.all_files]
         missing = sorted(set(parts) - files.keys())
         if missing:
             raise _contradiction(target, f"names {', '.join(missing)}, which is not published")
         chosen = {file: files[file] for file in (MANIFEST_FILE, *parts)}
         _check_hashes(manifest, chosen)
-        return Release(manifest, custom.minimum_agent_version, chosen)
+        return CatalogRelease(manifest, custom.minimum_agent_version, chosen)
 
 
 def target_path(name: str, version: str, file: str) -> str:
@@ -237,7 +241,7 @@ def target_path(name: str, version: str, file: str) -> str:
 
 
 def kind_of(manifest: Manifest | DetectorManifest) -> ModelKind:
-    """Return what a network is for, by its manifest."""
+    """Return the purpose of a network by its manifest."""
     return "face-detector" if isinstance(manifest, DetectorManifest) else "emotion-model"
 
 
@@ -269,23 +273,10 @@ def customs_of(
         )
 
     found = {MANIFEST_FILE: custom(MANIFEST_FILE, manifest=json.dumps(content))}
-    for entry in manifest.files:
-        found[entry.path] = custom(entry.path, precision=entry.precision)
-    if isinstance(manifest, Manifest) and manifest.golden is not None:
-        found[manifest.golden.path] = custom(manifest.golden.path)
+    for entry in manifest.all_files:
+        precision = entry.precision if isinstance(entry, ModelFile) else None
+        found[entry.path] = custom(entry.path, precision=precision)
     return found
-
-
-def by_number(version: str) -> tuple[int, int, int]:
-    """Return what sorts versions by their numbers; a suffix such as `.dev1` is left out.
-
-    Raises:
-        ValueError: it does not begin with three numbers.
-    """
-    found = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
-    if found is None:
-        raise ValueError(f"{version!r} is no version x.y.z")
-    return int(found[1]), int(found[2]), int(found[3])
 
 
 def _split(path: str) -> tuple[str, str, str] | None:
@@ -341,13 +332,9 @@ def _manifest(target: ListedTarget, custom: TargetCustom) -> Manifest | Detector
 
 
 def _check_hashes(manifest: Manifest | DetectorManifest, files: Mapping[str, ListedTarget]) -> None:
-    entries = [(entry.path, entry.sha256, entry.bytes) for entry in manifest.files]
-    if isinstance(manifest, Manifest) and manifest.golden is not None:
-        golden = manifest.golden
-        entries.append((golden.path, golden.sha256, golden.bytes))
-    for path, sha256, size_bytes in entries:
-        target = files[path]
-        if (target.sha256, target.size_bytes) != (sha256, size_bytes):
+    for entry in manifest.all_files:
+        target = files[entry.path]
+        if (target.sha256, target.size_bytes) != (entry.sha256, entry.bytes):
             raise _contradiction(target, "is another file than its manifest names")
 
 

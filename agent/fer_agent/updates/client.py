@@ -1,4 +1,4 @@
-"""The Update Framework's client: metadata fetched and verified, and what it lists.
+"""The Update Framework's client: fetches and verifies metadata, and returns its targets.
 
 Only this module imports python-tuf. Source: The Update Framework specification 1.0, section 5.
 """
@@ -48,7 +48,7 @@ _LIMITS: Final = UpdaterConfig(
     snapshot_max_length=2_000_000,
     targets_max_length=5_000_000,
 )
-"""No metadata is longer than this many bytes, whatever else it says."""
+"""Limits in bytes, whatever the metadata itself says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,9 @@ class Repository:
     """A signed repository of models as this device knows it.
 
     Attributes:
-        url: its address; `metadata/` and `targets/` lie below it.
+        url: its address; `metadata/` and `targets/` are below it.
         root_file: the root metadata that trust begins with.
-        folder: where verified metadata is kept, which also guards against older ones.
+        folder: keeps verified metadata, which also guards against older ones.
         fetcher: reads from the web.
     """
 
@@ -71,22 +71,21 @@ class Repository:
         """Fetch and verify the repository's metadata.
 
         Args:
-            now: what expiry is judged against.
+            now: the time that expiry is judged against.
 
         Returns:
-            Every target that its owner's keys vouch for.
+            Every target that is signed by the owner's keys.
 
         Raises:
-            VerificationError: a signature, a version or an expiry date is wrong; what was known
-                before stays.
+            VerificationError: a signature, a version or an expiry date is wrong; the metadata
+                before it stays.
             UnavailableError: it cannot be reached, or serves no repository.
             ConfigError: the root file cannot be used, or the folder cannot be written.
             TemporaryError: the disk is full.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with self._telling():
-                # One disk of ours and no other holds what the client writes.
+            with self._translating():
                 updater = self._updater(now)
                 updater.refresh()
                 self._put_on_disk()
@@ -95,7 +94,7 @@ class Repository:
             raise durable.refused(error, self.folder) from error
 
     def wanted(self, target: ListedTarget) -> Wanted:
-        """Say where a target's content is: the repository names files by their hash."""
+        """Return a target's content with its address; the repository names files by hash."""
         folder, _, file = target.path.rpartition("/")
         base = f"{self.url.rstrip('/')}/{TARGETS_FOLDER}"
         return Wanted(f"{base}/{folder}/{target.sha256}.{file}", target.sha256, target.size_bytes)
@@ -126,7 +125,7 @@ class Repository:
         return updater
 
     @contextlib.contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _translating(self) -> Iterator[None]:
         """Turn the client's errors into ours."""
         remedy = "try again on another network; if it stays, tell whoever publishes the models"
         try:
@@ -163,12 +162,12 @@ class Repository:
             ) from error
 
     def _put_on_disk(self) -> None:
-        """Make what the client has written survive a power cut: it does not sync itself."""
+        """Sync the client's files to the disk, which it does not do itself."""
         durable.sync_tree(self.folder / "root_history")
         durable.sync_tree(self.folder)
 
     def _listed(self) -> list[ListedTarget]:
-        """Read what the client has just verified and kept: it lists no targets itself."""
+        """Read the metadata that the client has just verified: it lists no targets itself."""
         try:
             root = Metadata[Root].from_file(str(self.folder / "root.json")).signed
             targets = Metadata[Targets].from_file(str(self.folder / "targets.json")).signed
@@ -189,16 +188,16 @@ class Repository:
 
 
 class _Fetcher(FetcherInterface):
-    """The client's door to the web, through ours."""
+    """The client's fetcher, through ours."""
 
     def __init__(self, fetcher: Fetcher) -> None:
         self._fetcher = fetcher
 
     def download_bytes(self, url: str, max_length: int) -> bytes:
-        """Fetch one metadata file whole, tried again as often as the fetcher does.
+        """Fetch one metadata file whole.
 
         Raises:
-            DownloadError: it cannot be had; the cause is ours.
+            DownloadError: it failed; the cause is ours.
         """
         try:
             return self._fetcher.read(url, max_length)

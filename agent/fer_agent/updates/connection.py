@@ -1,8 +1,8 @@
-"""One HTTP request to a server that may be slow, broken or hostile: proxy, TLS, a watchdog.
+"""One HTTP request with proxy, TLS and a watchdog, to a server that may be slow or hostile.
 
-The standard library's timeouts are per call of the system: a server that sends one byte every ten
-seconds keeps a reader for ever. Here a watchdog beside each request cuts the connection when less
-than `Pace.window_bytes` came in `Pace.window_s`, headers and TLS handshake included.
+The standard library's timeouts are per system call: a server that sends one byte every ten seconds
+keeps a reader for ever. A watchdog beside each request cuts the connection when less than
+`MinRate.window_bytes` came in `MinRate.window_s`, headers and TLS handshake included.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class FetchError(DownloadError):
     """A request failed.
 
     Attributes:
-        again: whether trying once more can help.
-        wait_s: how long the server asks to wait before that.
+        again: whether another attempt can help.
+        wait_s: pause that the server asks for before that.
     """
 
     def __init__(self, url: str, reason: str, *, again: bool, wait_s: float = 0.0) -> None:
@@ -61,20 +61,20 @@ class SlowError(FetchError):
 
 
 class TooLongError(FetchError):
-    """The server sends more than there can be."""
+    """The server sends more than the limit."""
 
     def __init__(self, url: str, limit_bytes: int) -> None:
         super().__init__(url, f"the answer is longer than {limit_bytes} bytes", again=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """What is slower than this is given up.
+class MinRate:
+    """The lower limit of a download's speed.
 
     Attributes:
         stall_s: longest silence, and longest wait for a connection.
-        window_s: how often the watchdog looks.
-        window_bytes: what must have come between two looks.
+        window_s: interval of the watchdog's checks.
+        window_bytes: least bytes received in each interval.
     """
 
     stall_s: float = 15.0
@@ -83,12 +83,12 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """How servers are reached.
+class ProxyAndTls:
+    """The proxy and the certificates of all requests.
 
     Attributes:
-        proxy: http://host:port for all requests; empty takes the environment's (`https_proxy`,
-            `http_proxy`, `no_proxy`).
+        proxy: http://host:port; empty takes the environment's (`https_proxy`, `http_proxy`,
+            `no_proxy`).
         ca_file: certificates that servers are checked against; None for the system's.
     """
 
@@ -115,7 +115,7 @@ class Route:
         return proxy
 
     def tls(self) -> ssl.SSLContext:
-        """Return what checks a server's certificate.
+        """Return the context that checks a server's certificate.
 
         Raises:
             ConfigError: the certificates cannot be read.
@@ -153,7 +153,7 @@ class Answer:
         """Yield the body as it comes.
 
         Raises:
-            FetchError: it ended early or is compressed unasked.
+            FetchError: it ended early or is compressed.
         """
         if self.header("Content-Encoding") not in ("", "identity"):
             raise FetchError(self.url, "the answer is compressed, which was not asked", again=False)
@@ -167,7 +167,7 @@ class Answer:
             raise FetchError(self.url, ended, again=True)
 
     def _read(self) -> bytes:
-        with self._watchdog.telling(self.url):
+        with self._watchdog.translating(self.url):
             chunk = self._response.read1(_CHUNK_BYTES)
         if not chunk and self._watchdog.slow:
             raise self._watchdog.too_slow(self.url)
@@ -175,14 +175,16 @@ class Answer:
 
 
 @contextlib.contextmanager
-def get(url: str, headers: Mapping[str, str], route: Route, pace: Pace) -> Iterator[Answer]:
+def get(
+    url: str, headers: Mapping[str, str], proxy_and_tls: ProxyAndTls, min_rate: MinRate
+) -> Iterator[Answer]:
     """Send one GET request; the connection is closed at the end of the block.
 
     Args:
         url: http or https.
         headers: beyond Host, User-Agent and the like.
-        route: proxy and certificates.
-        pace: what is too slow.
+        proxy_and_tls: proxy and certificates.
+        min_rate: lower limit of the speed.
 
     Raises:
         FetchError: no connection, no certificate, no HTTP, or too slow; also out of the block,
@@ -190,8 +192,8 @@ def get(url: str, headers: Mapping[str, str], route: Route, pace: Pace) -> Itera
         ConfigError: proxy or certificates cannot be used.
     """
     target = urlsplit(url)
-    proxy = route.proxy_for(target)
-    connection, path = _plan(target, proxy, pace.stall_s)
+    proxy = proxy_and_tls.proxy_for(target)
+    connection, path = _plan(target, proxy, min_rate.stall_s)
     host = f"[{target.hostname}]" if ":" in (target.hostname or "") else target.hostname or ""
     sent = {
         "Host": host if target.port is None else f"{host}:{target.port}",
@@ -202,13 +204,13 @@ def get(url: str, headers: Mapping[str, str], route: Route, pace: Pace) -> Itera
     }
     if proxy is not None and target.scheme == "http":
         sent |= _credentials(proxy)
-    watchdog = _Watchdog(connection, pace)
+    watchdog = _Watchdog(connection, min_rate)
     try:
         with watchdog:
-            with watchdog.telling(url):
+            with watchdog.translating(url):
                 connection.connect()
                 if target.scheme == "https":
-                    connection.sock = route.tls().wrap_socket(
+                    connection.sock = proxy_and_tls.tls().wrap_socket(
                         connection.sock,
                         server_hostname=target.hostname,
                         do_handshake_on_connect=False,
@@ -217,8 +219,8 @@ def get(url: str, headers: Mapping[str, str], route: Route, pace: Pace) -> Itera
                 watchdog.socket = connection.sock
                 connection.request("GET", path, headers=sent)
                 response = connection.getresponse()
-            # Outside of `telling`: what the block does with a disk is no fault of the network. And
-            # closed by itself: the connection has handed its socket over to the response.
+            # Outside of `translating`: the block's disk errors are no fault of the network. Closed
+            # separately: the connection has handed its socket over to the response.
             with contextlib.closing(response):
                 yield Answer(url, response, watchdog)
     finally:
@@ -226,7 +228,7 @@ def get(url: str, headers: Mapping[str, str], route: Route, pace: Pace) -> Itera
 
 
 def shown(url: str) -> str:
-    """Return an address without what may be secret in it: credentials and query."""
+    """Return an address without credentials and query, which may be secret."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}" if parts.scheme else url
@@ -235,7 +237,7 @@ def shown(url: str) -> str:
 def _plan(
     target: SplitResult, proxy: SplitResult | None, timeout_s: float
 ) -> tuple[http.client.HTTPConnection, str]:
-    """Return an unopened connection, and what stands in the request line."""
+    """Return an unopened connection, and the target of the request line."""
     host, port = target.hostname or "", target.port or _PORTS[target.scheme]
     path = (target.path or "/") + (f"?{target.query}" if target.query else "")
     if proxy is None:
@@ -257,13 +259,13 @@ def _credentials(proxy: SplitResult) -> dict[str, str]:
 class _Watchdog:
     """Cuts a connection on which too little comes in."""
 
-    def __init__(self, connection: http.client.HTTPConnection, pace: Pace) -> None:
+    def __init__(self, connection: http.client.HTTPConnection, min_rate: MinRate) -> None:
         self.received = 0
         self.slow = False
         self.socket: socket.socket | None = None
         """The connected socket: `http.client` lets go of its own once the body begins."""
         self._connection = connection
-        self._pace = pace
+        self._min_rate = min_rate
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="download-watch", daemon=True)
 
@@ -275,12 +277,12 @@ class _Watchdog:
         self._thread.join()
 
     @contextlib.contextmanager
-    def telling(self, url: str) -> Iterator[None]:
-        """Turn what goes wrong with the network in the block into errors of ours."""
+    def translating(self, url: str) -> Iterator[None]:
+        """Turn the network's errors in the block into ours."""
         try:
             yield
         except TimeoutError as error:
-            said = f"nothing came in {self._pace.stall_s:g} s"
+            said = f"nothing came in {self._min_rate.stall_s:g} s"
             raise SlowError(url, said, again=True) from error
         except ssl.SSLCertVerificationError as error:
             reason = f"its certificate is not trusted: {error.verify_message}"
@@ -294,9 +296,9 @@ class _Watchdog:
             raise self._broken(url, reason) from error
 
     def too_slow(self, url: str) -> SlowError:
-        """Return what to tell of a connection that was cut here."""
-        pace = self._pace
-        said = f"less than {pace.window_bytes} bytes came in {pace.window_s:g} s"
+        """Return the error of a connection that was cut here."""
+        limit = self._min_rate
+        said = f"less than {limit.window_bytes} bytes came in {limit.window_s:g} s"
         return SlowError(url, said, again=True)
 
     def _broken(self, url: str, reason: str) -> FetchError:
@@ -304,8 +306,8 @@ class _Watchdog:
 
     def _watch(self) -> None:
         before = 0
-        while not self._done.wait(self._pace.window_s):
-            if self.received - before < self._pace.window_bytes:
+        while not self._done.wait(self._min_rate.window_s):
+            if self.received - before < self._min_rate.window_bytes:
                 break
             before = self.received
         # The socket may be replaced by its TLS wrapper meanwhile, so this goes on until it works.

@@ -1,55 +1,34 @@
-"""Where YuNet's file is: in the config, brought by a sync, or downloaded once and verified."""
+"""YuNet's file: the configured one, one that a sync brought, or one downloaded and verified."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fer_agent.errors import AgentError, DownloadError, ModelError, ModelFileError
 from fer_agent.models.manifest import DetectorManifest, read_any_manifest
-from fer_agent.models.store import verify_file
+from fer_agent.models.store import verify_file, verify_folder
 from fer_agent.updates.activation.versions import Versions
 from fer_agent.updates.cache import FOLDER, ContentCache, Wanted, place
-from fer_agent.updates.fetch import Fetcher, Patience
+from fer_agent.updates.fetch import Fetcher, RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from fer_agent.config.model import DetectorConfig
-    from fer_agent.updates.connection import Route
+    from fer_agent.updates.connection import ProxyAndTls
 
 logger = logging.getLogger(__name__)
 
 NAME: Final = "yunet"
 """Its name in a repository of models and in the store."""
 
-_PATIENCE: Final = Patience(attempts=2, first_wait_s=0.5)
-"""Somebody waits for the first frame, and the Haar cascade stands by."""
+_RETRY: Final = RetryPolicy(attempts=2, first_wait_s=0.5)
+"""Few attempts: the first frame waits for it, and the Haar cascade can stand in."""
 
 
-@dataclass(frozen=True, slots=True)
-class PinnedFile:
-    """A file on the web that can only be this one.
-
-    Attributes:
-        url: http or https address.
-        sha256: 64 hexadecimal digits.
-        size_bytes: its exact size; a longer answer is cut off and refused.
-    """
-
-    url: str
-    sha256: str
-    size_bytes: int
-
-    @property
-    def name(self) -> str:
-        """The file's name in the store."""
-        return self.url.rpartition("/")[2]
-
-
-YUNET = PinnedFile(
+YUNET = Wanted(
     url="https://github.com/ShiqiYu/libfacedetection.train/raw/"
     "0047ac24afb1a50a0c6105001c89d1b5b805dbf1/onnx/yunet_s_dynamic.onnx",
     sha256="daede24002cc8590f457998cc5e6c9e8b82f45f6bd969506a8913cd4ed10a2d3",
@@ -58,9 +37,9 @@ YUNET = PinnedFile(
 """The dynamic graph of YuNet by its authors, Apache-2.0."""
 
 
-def first_fetcher(route: Route) -> Fetcher:
-    """Return what fetches the detector at the first start: soon done, or soon given up."""
-    return Fetcher(route, patience=_PATIENCE)
+def first_fetcher(proxy_and_tls: ProxyAndTls) -> Fetcher:
+    """Return the fetcher of the first start, which gives up early."""
+    return Fetcher(proxy_and_tls, retry=_RETRY)
 
 
 def locate(
@@ -68,18 +47,18 @@ def locate(
     store: Path,
     *,
     progress: Callable[[int, int], None] | None = None,
-    source: PinnedFile = YUNET,
+    source: Wanted = YUNET,
     fetcher: Fetcher | None = None,
 ) -> Path:
     """Return the path of YuNet's file, downloading it into the store when none is there.
 
     Args:
         config: `model_file` is taken as it is, whatever file it names.
-        store: the model store's folder. A version that a sync brought lies in its `yunet`, the
+        store: the model store's folder. A version that a sync brought is in its `yunet`, the
             pinned file in its `detectors/`; both come through one cache.
         progress: called with the bytes received so far and the whole size.
-        source: what to download.
-        fetcher: how; None as the environment says.
+        source: the file to download.
+        fetcher: downloads it; None takes the environment's proxy.
 
     Raises:
         ModelFileError: `detector.model_file` is set and there is no such file.
@@ -108,10 +87,9 @@ def locate(
             f"no face detector at {path}, and `detector.download` is false",
             remedy=f"put {source.name} there, or set `detector.model_file` or `detector.download`",
         )
-    cache = ContentCache(store / FOLDER, fetcher or Fetcher(patience=_PATIENCE))
+    cache = ContentCache(store / FOLDER, fetcher or Fetcher(retry=_RETRY))
     try:
-        wanted = Wanted(source.url, source.sha256, source.size_bytes)
-        place(cache.get(wanted, progress or _silent), path)
+        place(cache.get(source, progress or (lambda _done, _all: None)), path)
     except AgentError as error:
         remedy = f"{error.remedy}, or put {source.name} into the store's detectors/ by hand"
         raise DownloadError(str(error), remedy=remedy) from error
@@ -132,13 +110,8 @@ def _synced(store: Path) -> Path | None:
             raise ModelFileError(
                 f"{folder} holds no face detector", remedy="publish it under another name"
             )
-        entry = manifest.files[0]
-        verify_file(folder / entry.path, sha256=entry.sha256, size_bytes=entry.bytes)
+        verify_folder(folder, manifest)
     except ModelError as error:
         logger.warning("cannot use the face detector that was synced: %s", error)
         return None
-    return folder / entry.path
-
-
-def _silent(_done: int, _all: int) -> None:
-    pass
+    return folder / manifest.files[0].path

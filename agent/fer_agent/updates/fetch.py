@@ -1,4 +1,4 @@
-"""Bytes from a web server: limited in size and time, redirected with care, tried again, resumed."""
+"""Downloads from a web server: size limits, redirects, retries, and resuming."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import logging
 import random
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from fer_agent.updates.connection import (
     FetchError,
-    Pace,
-    Route,
+    MinRate,
+    ProxyAndTls,
     StatusError,
     TooLongError,
     get,
@@ -22,6 +23,7 @@ from fer_agent.updates.connection import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from fer_agent.updates.connection import Answer
 
@@ -30,19 +32,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LONGEST_WAIT_S: Final = 60.0
-"""However long a server asks to be left alone."""
+"""Upper limit of a server's `Retry-After` as well."""
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How often and after which pauses a failed request is sent again.
+class RetryPolicy:
+    """The number of attempts of a request, and the pauses between them.
 
     Attributes:
         attempts: requests in all.
         first_wait_s: mean pause after the first failure; each further one is twice as long.
-        sleep: how to wait.
+        sleep: waits for a number of seconds.
     """
 
     attempts: int = 4
@@ -50,7 +52,7 @@ class Patience:
     sleep: Callable[[float], None] = time.sleep
 
     def wait(self, failures: int, at_least_s: float) -> None:
-        """Wait after so many failures: between half and one and a half of the mean."""
+        """Wait for 0.5 to 1.5 times the mean pause after so many failures."""
         mean_s = self.first_wait_s * 2.0 ** (failures - 1)
         jitter = random.uniform(0.5, 1.5)  # noqa: S311 - spreads devices, keeps no secret
         self.sleep(min(max(mean_s * jitter, at_least_s), _LONGEST_WAIT_S))
@@ -61,19 +63,19 @@ class Fetcher:
     """Fetches from the web.
 
     Attributes:
-        route: proxy and certificates.
-        pace: what is too slow.
-        patience: what is tried again.
+        proxy_and_tls: proxy and certificates.
+        min_rate: lower limit of the speed.
+        retry: attempts and pauses.
         redirects: most redirections of one request; never from https to http.
     """
 
-    route: Route = field(default_factory=Route)
-    pace: Pace = field(default_factory=Pace)
-    patience: Patience = field(default_factory=Patience)
+    proxy_and_tls: ProxyAndTls = field(default_factory=ProxyAndTls)
+    min_rate: MinRate = field(default_factory=MinRate)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     redirects: int = 5
 
     def read(self, url: str, limit_bytes: int) -> bytes:
-        """Return what is at an address.
+        """Return the content of an address.
 
         Raises:
             FetchError: unreachable, refused, too slow, too long, after all attempts.
@@ -96,18 +98,18 @@ class Fetcher:
         tag: Tag,
         progress: Callable[[int], None] = lambda _done: None,
     ) -> None:
-        """Complete a file, after what it holds already.
+        """Complete a partly downloaded file.
 
         Args:
-            url: where its content is.
-            file: open for reading and writing; what it holds is taken for the beginning of it.
+            url: address of its content.
+            file: open for reading and writing; its bytes are taken for the beginning.
             size_bytes: its exact size in the end.
-            tag: where the server's name for this content is kept between calls.
+            tag: keeps the server's name for this content between calls.
             progress: called with the bytes that are there, the old ones included.
 
         Raises:
             FetchError: unreachable, refused, too slow, longer or shorter, after all attempts;
-                what came stays in the file.
+                the received bytes stay in the file.
             OSError: the file cannot be written.
         """
 
@@ -137,29 +139,29 @@ class Fetcher:
             except StatusError as error:
                 if error.status != 416:
                     raise
-                # What is here is not the beginning of what is there.
+                # The bytes here are not the beginning of the server's file.
                 file.truncate(0)
                 raise FetchError(url, "the server cannot go on at that byte", again=True) from error
 
         self._persist(url, attempt)
 
     def _persist(self, url: str, attempt: Callable[[], Got]) -> Got:
-        """Do it again while that can help."""
-        for failures in range(1, self.patience.attempts):
+        """Repeat an attempt as the retry policy says, while the error may pass."""
+        for failures in range(1, self.retry.attempts):
             try:
                 return attempt()
             except FetchError as error:
                 if not error.again:
                     raise
                 logger.info("%s; trying again", error)
-                self.patience.wait(failures, error.wait_s)
+                self.retry.wait(failures, error.wait_s)
         logger.debug("last attempt at %s", shown(url))
         return attempt()
 
     def _follow(self, url: str, headers: Mapping[str, str], take: Callable[[Answer], Got]) -> Got:
-        """Send a request, follow where the server sends it, and take the answer in."""
+        """Send a request, follow its redirections, and take the answer in."""
         for _ in range(self.redirects + 1):
-            with get(url, headers, self.route, self.pace) as answer:
+            with get(url, headers, self.proxy_and_tls, self.min_rate) as answer:
                 if answer.status in _REDIRECTS:
                     url = _redirected(url, answer.header("Location"))
                     continue
@@ -172,27 +174,34 @@ class Fetcher:
 
 
 class Tag:
-    """A server's name for what it sent the beginning of: an ETag, or a date.
+    """A server's name for a partly received file, an ETag or a date, kept in a file beside it.
 
     It goes into `If-Range`, so that a server whose file has changed sends the new one whole
-    (RFC 9110, section 13.1.5). This one is kept in memory.
+    (RFC 9110, section 13.1.5). A power cut may lose it.
     """
 
-    def __init__(self) -> None:
-        self._text = ""
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
     def read(self) -> str:
         """Return the name; empty when there is none."""
-        return self._text
+        with suppress(OSError, UnicodeDecodeError):
+            return self._path.read_text(encoding="ascii")
+        return ""
 
     def write(self, answer: Answer) -> None:
-        """Note the name down that an answer gives."""
-        etag = answer.header("ETag")
-        self.keep(etag if etag.startswith('"') else answer.header("Last-Modified"))
+        """Keep the name that an answer gives.
 
-    def keep(self, text: str) -> None:
-        """Keep a name, in the place of an older one."""
-        self._text = text
+        Raises:
+            OSError: the file cannot be written.
+        """
+        etag = answer.header("ETag")
+        text = etag if etag.startswith('"') else answer.header("Last-Modified")
+        self._path.write_text(text if text.isascii() else "", encoding="ascii")
+
+    def forget(self) -> None:
+        """Remove the name, as its part is gone."""
+        self._path.unlink(missing_ok=True)
 
 
 def _limited(answer: Answer, limit_bytes: int) -> Iterator[bytes]:
@@ -210,8 +219,8 @@ def _range(have_bytes: int, tag: Tag) -> dict[str, str]:
     if have_bytes == 0:
         return {}
     headers = {"Range": f"bytes={have_bytes}-"}
-    # Without a name for it the part's hash tells in the end whether it fitted.
-    return headers | ({"If-Range": tag.read()} if tag.read() else {})
+    # Without a name the hash shows in the end whether the part fitted.
+    return headers | ({"If-Range": name} if (name := tag.read()) else {})
 
 
 def _continues_at(answer: Answer, have_bytes: int) -> int:

@@ -1,37 +1,37 @@
-"""What `fer-agent models list` and `verify` show: the versions here, and whether they are whole."""
+"""The content of `fer-agent models list` and `verify`: the versions here and their state."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fer_agent.errors import ModelError, UsageError
-from fer_agent.models.manifest import Manifest, read_any_manifest
-from fer_agent.models.store import shipped_folder, verify_file
+from fer_agent.models.manifest import read_any_manifest
+from fer_agent.models.store import shipped_folder, verify_folder
 from fer_agent.updates import report
 from fer_agent.updates.activation import state
 from fer_agent.updates.activation.versions import Versions
 from fer_agent.updates.catalog import kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection
     from pathlib import Path
 
-    from fer_agent.models.manifest import DetectorManifest
+    from fer_agent.models.manifest import DetectorManifest, Manifest
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class InventoryRow:
     """One model name.
 
     Attributes:
         name: the name.
-        kind: emotion-model, face-detector, or why its manifest cannot be read.
+        kind: emotion-model, face-detector, or unreadable.
         current: the version that runs.
         stored: the versions that were downloaded, the newest first.
         shipped: the version that came with the agent; None without one.
         available: the newest version in the repository at the last sync; None when not known.
-        refused: versions that did not prove themselves.
+        refused: rejected versions.
     """
 
     name: str
@@ -42,10 +42,6 @@ class Row:
     available: str | None
     refused: tuple[str, ...]
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it for JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Checked:
@@ -54,9 +50,9 @@ class Checked:
     Attributes:
         name: the model's name.
         version: its version; the folder's name when the manifest cannot be read.
-        folder: where it lies.
-        problem: what is wrong; empty when it is whole.
-        remedy: what to do about it.
+        folder: its place.
+        problem: the fault; empty when it is whole.
+        remedy: a sentence on how to fix it.
     """
 
     name: str
@@ -65,23 +61,19 @@ class Checked:
     problem: str = ""
     remedy: str = ""
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it for JSON."""
-        return {**asdict(self), "folder": str(self.folder), "whole": not self.problem}
 
-
-def rows(store: Path) -> list[Row]:
-    """Return what is known of every model name in the store and among the shipped ones."""
+def rows(store: Path) -> list[InventoryRow]:
+    """Return a row for every model name in the store and among the shipped ones."""
     last = report.read(store)
     available = {} if last is None else {each.name: each.available for each in last.models}
-    refused = state.refusals(store).refused
+    refused = state.rejected(store).refused
     found = []
     for name in _names(store):
         versions = Versions(store, name)
         shipped = _manifest(shipped_folder() / name)
         current = _manifest(store / name) or shipped
         found.append(
-            Row(
+            InventoryRow(
                 name=name,
                 kind="unreadable" if current is None else kind_of(current),
                 current=None if current is None else current.version,
@@ -94,25 +86,12 @@ def rows(store: Path) -> list[Row]:
     return found
 
 
-def table(columns: Sequence[str], content: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield the lines of a table; a dash stands for nothing."""
-    cells = [list(columns)]
-    for row in content:
-        texts = [" ".join(each) if isinstance(each, tuple) else each for each in row.values()]
-        cells.append([text or "-" for text in texts])
-    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
-    for line in cells:
-        yield "  ".join(
-            text.ljust(width) for text, width in zip(line, widths, strict=True)
-        ).rstrip()
-
-
 def verify(store: Path, names: Collection[str]) -> list[Checked]:
     """Check folders of models against their manifests, whether or not they run.
 
     Args:
         store: the model store's folder.
-        names: which models; empty for all.
+        names: of the models; empty for all.
 
     Raises:
         UsageError: there is no model of a name.
@@ -141,12 +120,7 @@ def _check(name: str, folder: Path) -> Checked:
     try:
         manifest = read_any_manifest(folder / "manifest.json")
         version = manifest.version
-        for entry in manifest.files:
-            verify_file(folder / entry.path, sha256=entry.sha256, size_bytes=entry.bytes)
-        if isinstance(manifest, Manifest) and manifest.golden is not None:
-            golden = manifest.golden
-            path = folder / golden.path
-            verify_file(path, sha256=golden.sha256, size_bytes=golden.bytes)
+        verify_folder(folder, manifest)
     except ModelError as error:
         return Checked(name, version, folder, str(error), error.remedy)
     return Checked(name, version, folder)

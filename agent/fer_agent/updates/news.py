@@ -1,7 +1,7 @@
-"""What the running agent tells of updates: their state in `info`, a refusal as a standing alert.
+"""The running agent's news of updates: their state in `info`, a rejected version as an alert.
 
-Syncs and activations are processes of their own. They leave files in the store's `.state/`, and
-this chore of the agent looks whether one of them has changed.
+Syncs and activations are separate processes that leave files in the store's `.state/`; a periodic
+task of the agent looks whether one of them has changed.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from fer_agent.models.store import shipped_folder
 from fer_agent.mqtt.payloads import ModelUpdate, UpdateFailure, Updates
 from fer_agent.updates import report
 from fer_agent.updates.activation import journal, state
-from fer_agent.updates.activation.versions import build_of
+from fer_agent.updates.activation.versions import version_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from fer_agent.updates.activation.state import UpdateState
+    from fer_agent.updates.activation.state import RejectedVersion, UpdateState
     from fer_agent.updates.report import SyncReport
 
 logger = logging.getLogger(__name__)
@@ -28,37 +28,37 @@ ALERT: Final = "model-update"
 """Id of the alert."""
 
 
-class Board(Protocol):
-    """Where news are put up; `MqttPublisher` is one."""
+class AlertSink(Protocol):
+    """Publishes alerts; `MqttPublisher` is one."""
 
     def raise_alert(self, alert_id: str, text: str) -> None:
-        """Put a fault up, or change its text."""
+        """Publish a fault, or change its text."""
         ...
 
     def clear_alert(self, alert_id: str) -> None:
-        """Take it down; harmless when it is not there."""
+        """Withdraw a fault; harmless without one."""
         ...
 
 
 class UpdateNews:
-    """Puts up what syncs and activations leave in the store; looked after once a second.
+    """Publishes the files that syncs and activations leave in the store, once a second.
 
     Args:
         store: the model store's folder.
-        classifier: name of the model in use, told of even when no sync ever ran.
-        board: where alerts are raised.
+        classifier: name of the model in use, published even when no sync ever ran.
+        sink: publishes alerts.
         on_updates: called with the state of updates when it has changed.
     """
 
     def __init__(
-        self, store: Path, classifier: str, board: Board, on_updates: Callable[[Updates], None]
+        self, store: Path, classifier: str, sink: AlertSink, on_updates: Callable[[Updates], None]
     ) -> None:
         self._store, self._classifier = store, classifier
-        self._board, self._on_updates = board, on_updates
+        self._sink, self._on_updates = sink, on_updates
         self._seen: list[object] | None = None
 
     def tick(self) -> None:
-        """Tell what is new, if anything is."""
+        """Publish the state again if it has changed."""
         seen = self._signature()
         if seen == self._seen:
             return
@@ -69,15 +69,15 @@ class UpdateNews:
         self._on_updates(updates(last, states))
         if text := alert(last, states):
             logger.warning("model update: %s", text)
-            self._board.raise_alert(ALERT, text)
+            self._sink.raise_alert(ALERT, text)
         else:
-            self._board.clear_alert(ALERT)
+            self._sink.clear_alert(ALERT)
 
     def close(self, *, orderly: bool) -> None:
-        """Leave everything as it stands: a refusal does so whether or not the agent runs."""
+        """Leave the alert up: a rejection lasts whether or not the agent runs."""
 
     def _signature(self) -> list[object]:
-        """Return what differs after each write: all of them put a new file in the old one's place.
+        """Return a value that differs after each write, which always replaces a file.
 
         The links are part of it, because one moves after its journal was written.
         """
@@ -95,22 +95,22 @@ class UpdateNews:
         return found
 
     def _state(self, name: str) -> UpdateState:
-        current = build_of(self._store / name) or build_of(shipped_folder() / name)
+        current = version_of(self._store / name) or version_of(shipped_folder() / name)
         return state.update_state(self._store, name, current)
 
 
 def updates(last: SyncReport | None, states: Sequence[UpdateState]) -> Updates:
-    """Put the part of `info` together.
+    """Return the part of `info` about updates.
 
     Args:
-        last: the last sync's report; None when there was none.
-        states: what the store says of each model.
+        last: the last sync's report; None without one.
+        states: each model's state.
     """
     available = {} if last is None else {each.name: each.available for each in last.models}
     failures = [
-        UpdateFailure(at=each.last_refusal.at, text=_refused(each))
+        UpdateFailure(at=each.last_rejected.at, text=_refused(each.last_rejected))
         for each in states
-        if each.last_refusal is not None
+        if each.last_rejected is not None
     ]
     if last is not None and last.last_failure is not None:
         failures.append(UpdateFailure(at=last.last_failure.at, text=last.last_failure.text))
@@ -121,7 +121,7 @@ def updates(last: SyncReport | None, states: Sequence[UpdateState]) -> Updates:
                 name=each.name,
                 current=None if each.current is None else each.current.version,
                 available=available.get(each.name),
-                on_probation=each.on_probation,
+                on_probation=each.pending,
             )
             for each in states
         ),
@@ -130,22 +130,19 @@ def updates(last: SyncReport | None, states: Sequence[UpdateState]) -> Updates:
 
 
 def alert(last: SyncReport | None, states: Sequence[UpdateState]) -> str:
-    """Return what stands as the alert; empty when nothing was refused, or it is over.
+    """Return the alert's text; empty without a rejected version that is still the newest.
 
-    A sync judges the refusals that it finds: what it no longer names was retired or replaced. Only
-    refusals since then are added.
+    A sync decides about the rejected versions it finds: those that it no longer names were retired
+    or replaced. Only later ones are added.
     """
     said = [] if last is None or not last.alert else [last.alert]
     said += [
-        _refused(each)
+        _refused(each.last_rejected)
         for each in states
-        if each.last_refusal is not None and (last is None or each.last_refusal.at > last.at)
+        if each.last_rejected is not None and (last is None or each.last_rejected.at > last.at)
     ]
     return "; ".join(said)
 
 
-def _refused(told: UpdateState) -> str:
-    if told.last_refusal is None:
-        return ""
-    refusal = told.last_refusal
-    return f"{refusal.name} {refusal.build.version} was refused: {refusal.reason}"
+def _refused(rejected: RejectedVersion) -> str:
+    return f"{rejected.name} {rejected.build.version} was refused: {rejected.reason}"

@@ -1,4 +1,4 @@
-"""What the last sync found: `<store>/.state/sync.json`, which the running agent tells the world."""
+"""The result of the last sync: `<store>/.state/sync.json`, which the running agent publishes."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 STATE_FOLDER: Final = ".state"
 
 Outcome = Literal["current", "updated", "installed", "available", "refused", "too-new", "failed"]
-"""What a sync did about one model.
+"""The outcome of a sync for one model.
 
-    current     what runs is the newest that this agent may have
+    current     the running version is the newest that this agent may have
     updated     a new version was switched to
-    installed   a new version lies in the store, not switched to
-    available   a new version is there; the sync was only to look
-    refused     the newest version did not prove itself, now or earlier
-    too-new     the newest version needs a newer agent, and what runs stays
+    installed   a new version is in the store, not switched to
+    available   a new version is in the repository; the sync was a dry run
+    refused     the newest version was rejected, now or earlier
+    too-new     the newest version needs a newer agent, and the running one stays
     failed      the newest version could not be fetched or verified
 """
 
 
-class _Part(BaseModel):
+class _SyncRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
 
-class ModelReport(_Part):
+class ModelReport(_SyncRecord):
     """One model's part of a sync."""
 
     name: str
@@ -40,11 +40,11 @@ class ModelReport(_Part):
     """The newest version in the repository, whether or not this agent can run it."""
     outcome: Outcome
     reason: str = ""
-    """Why, in a sentence for people, where the outcome does not say it all."""
+    """Why, in a sentence for people, where the outcome alone does not say it."""
 
 
-class Failure(_Part):
-    """Why a sync did not do what it should."""
+class Failure(_SyncRecord):
+    """The reason why a sync failed."""
 
     at: AwareDatetime
     """When, by the board's clock."""
@@ -53,7 +53,7 @@ class Failure(_Part):
     exit_code: int
 
 
-class SyncReport(_Part):
+class SyncReport(_SyncRecord):
     """One sync."""
 
     schema_version: Literal[1] = 1
@@ -61,14 +61,14 @@ class SyncReport(_Part):
     """When it ended, by the board's clock."""
     repository: str
     trusted_time: AwareDatetime | None = None
-    """What expiry was judged against; null when the repository was not reached."""
+    """The time that expiry was judged against; null when the repository was not reached."""
     models: tuple[ModelReport, ...] = ()
     ok: bool
     """Whether it ended without a failure."""
     last_failure: Failure | None = None
     """The newest failure, of this sync or one before."""
     alert: str = ""
-    """What stands as the alert `model-update`; empty when nothing does."""
+    """Text of the alert `model-update`; empty without one."""
 
 
 def path(store: Path) -> Path:
@@ -77,7 +77,7 @@ def path(store: Path) -> Path:
 
 
 def read(store: Path) -> SyncReport | None:
-    """Read the last report; None when there is none, or none this agent can make sense of."""
+    """Read the last report; None without one that this agent can read."""
     try:
         return SyncReport.model_validate_json(path(store).read_bytes())
     except (OSError, ValidationError):

@@ -1,4 +1,4 @@
-"""From a staged, verified version to one that runs: the door to the activation room."""
+"""The switch of a store from one version of a model or detector to another."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from fer_agent.models.manifest import DetectorManifest, read_any_manifest
 from fer_agent.models.store import file_sha256, shipped_folder
 from fer_agent.updates.activation import state
 from fer_agent.updates.activation.change import configured
-from fer_agent.updates.activation.journal import Build
+from fer_agent.updates.activation.journal import ModelVersion
 from fer_agent.updates.activation.versions import Keep, Versions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_agent.config.model import AgentConfig
-    from fer_agent.updates.activation.change import Change
-    from fer_agent.updates.catalog import Release
+    from fer_agent.updates.activation.change import ModelChange
+    from fer_agent.updates.catalog import CatalogRelease
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Installed:
     Attributes:
         version: its number.
         manifest_sha256: hash of its manifest's file, which names all others.
-        from_store: whether it was downloaded, and not shipped or laid there by hand.
+        from_store: whether it was downloaded, not shipped or put there by hand.
     """
 
     version: str
@@ -38,16 +38,16 @@ class Installed:
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """Puts verified versions to work in one store.
+    """Switches one store to verified versions.
 
     Attributes:
         store: the model store's folder.
         change: brings in emotion models.
-        keep: how many old versions of a detector stay.
+        keep: limits of a detector's old versions.
     """
 
     store: Path
-    change: Change
+    change: ModelChange
     keep: Keep
 
     @classmethod
@@ -57,7 +57,7 @@ class Switch:
         return cls(store, configured(config), keep)
 
     def installed(self, name: str) -> Installed | None:
-        """Return what is in use under a name; None for nothing, or nothing that can be read."""
+        """Return the version in use under a name; None without one that can be read."""
         for place in (self.store, shipped_folder()):
             path = place / name / "manifest.json"
             try:
@@ -70,39 +70,39 @@ class Switch:
         return None
 
     def names(self) -> set[str]:
-        """Return the names of which a downloaded version runs."""
+        """Return the names of the models whose downloaded version runs."""
         try:
             found = [path.name for path in self.store.iterdir() if path.is_symlink()]
         except OSError:
             return set()
         return {name for name in found if Versions(self.store, name).linked() is not None}
 
-    def folder(self, release: Release) -> Path:
-        """Return where a version lies in the store, whether or not it does."""
-        return Versions(self.store, release.name).folder(_build(release).key)
+    def folder(self, release: CatalogRelease) -> Path:
+        """Return the folder of a version in the store, whether or not it is there."""
+        return Versions(self.store, release.name).folder(_version(release).key)
 
-    def refused_before(self, release: Release) -> str:
-        """Return why a version was refused earlier; empty when it was not."""
-        known = state.refusals(self.store).of(release.name, _build(release))
+    def rejected_before(self, release: CatalogRelease) -> str:
+        """Return the reason why a version was rejected earlier; empty when it was not."""
+        known = state.rejected(self.store).of(release.name, _version(release))
         return "" if known is None else known.reason
 
-    def install(self, staged: Path, release: Release) -> None:
+    def install(self, staged: Path, release: CatalogRelease) -> None:
         """Keep a staged version in the store without switching to it.
 
         Raises:
             OSError: the store cannot be written.
         """
-        Versions(self.store, release.name).adopt(staged, _build(release))
+        Versions(self.store, release.name).adopt(staged, _version(release))
 
-    def activate(self, staged: Path, release: Release) -> None:
-        """Try a staged version and switch to it.
+    def activate(self, staged: Path, release: CatalogRelease) -> None:
+        """Test a staged version and switch to it.
 
         Args:
             staged: its folder, all files verified; it is moved into the store.
-            release: what it is.
+            release: the version.
 
         Raises:
-            VerificationError: it does not pass its trial.
+            VerificationError: it does not pass its self-test.
             TemporaryError: another activation is under way, or the disk is full.
             ConfigError: the store cannot be written, or a folder made by hand is in the way.
             OSError: the store cannot be written.
@@ -113,20 +113,20 @@ class Switch:
         versions = Versions(self.store, release.name)
         versions.refuse_folder_by_hand()
         _try_detector(staged / release.manifest.files[0].path)
-        build = _build(release)
-        versions.adopt(staged, build)
-        versions.point(build.key)
-        versions.prune(self.keep, {build.key})
+        version = _version(release)
+        versions.adopt(staged, version)
+        versions.point(version.key)
+        versions.prune(self.keep, {version.key})
 
 
-def _build(release: Release) -> Build:
-    return Build(version=release.version, manifest_sha256=release.manifest_sha256)
+def _version(release: CatalogRelease) -> ModelVersion:
+    return ModelVersion(version=release.version, manifest_sha256=release.manifest_sha256)
 
 
 def _try_detector(path: Path) -> None:
-    """Load a face detector and look at a blank picture with it.
+    """Load a face detector and run it on a blank picture.
 
-    A graph that takes the process down takes down this command, and nothing was switched.
+    A graph that crashes takes down this command before anything was switched.
     """
     from fer_agent.config.model import DetectorConfig  # noqa: PLC0415 - with the runtime, only here
     from fer_agent.detector.yunet import YuNetDetector  # noqa: PLC0415

@@ -1,9 +1,9 @@
-"""What time it is at least, on a board whose clock may be wrong at boot.
+"""A lower bound of the time, on a board whose clock may be wrong at boot.
 
 A Raspberry Pi has no clock that runs without power. Judged by its wall time, good metadata would
-look expired or not yet due; and an attacker who feeds it an old time could freeze it. So expiry is
-judged against the latest of what is known for sure: when this package was built, the last time at
-which a sync succeeded with a synchronised clock, and the clock itself while it is synchronised.
+look expired or not yet due, and an attacker who feeds it an old time could freeze it. So expiry is
+judged against the latest of three times: the build of this package, the last sync that succeeded
+with a synchronised clock, and the clock itself while it is synchronised.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BUILD_TIME: Final = datetime(2026, 11, 24, tzinfo=timezone.utc)
 
 
 class UnknownClientError(TypeError):
-    """The installed update client keeps its time elsewhere than this package knows."""
+    """The installed update client does not keep its time as versions 6 and 7 do."""
 
 
 class _Kept(BaseModel):
@@ -50,7 +50,7 @@ class TrustedTime:
     Attributes:
         path: file that keeps the last trusted time.
         now: reads the board's clock.
-        synced: tells whether something keeps that clock right; None where unknown.
+        synced: returns whether that clock is synchronised; None where unknown.
     """
 
     path: Path
@@ -58,7 +58,7 @@ class TrustedTime:
     synced: Callable[[], bool | None] = clock_synced
 
     def read(self) -> datetime:
-        """Return the trusted time: UTC, in whole seconds, never later than it really is."""
+        """Return the trusted time in UTC and whole seconds, never later than the real one."""
         known = [BUILD_TIME]
         if (kept := self._kept()) is not None:
             known.append(kept)
@@ -67,9 +67,9 @@ class TrustedTime:
         return max(known).replace(microsecond=0)
 
     def keep(self, when: datetime) -> None:
-        """Remember a time after a sync that succeeded with it; never goes back.
+        """Keep a time after a sync that succeeded with it; it never goes back.
 
-        Only then: metadata that is valid at a time bounds how far a false one can lie ahead.
+        Only then: the expiry of valid metadata bounds how far a false time can be ahead.
 
         Raises:
             OSError: the file cannot be written.
@@ -87,13 +87,13 @@ class TrustedTime:
 
 
 def set_reference_time(updater: Updater, when: datetime) -> None:
-    """Let a client judge expiry against a time of ours instead of the system's clock.
+    """Let a client judge expiry against a given time instead of the system's clock.
 
-    python-tuf gives no way to say it, so this reaches into the client: `TrustedMetadataSet` takes
-    the time once, when the client is made, and compares with it from then on (tuf 6 and 7).
+    python-tuf has no public way, so this sets a private attribute: `TrustedMetadataSet` takes the
+    time once, when the client is made, and compares with it from then on (tuf 6 and 7).
 
     Raises:
-        UnknownClientError: the client is not built like that.
+        UnknownClientError: the client has no such attribute.
     """
     trusted = getattr(updater, "_trusted_set", None)
     if not isinstance(getattr(trusted, "reference_time", None), datetime):

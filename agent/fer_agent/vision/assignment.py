@@ -1,4 +1,4 @@
-"""Pairing rows with columns at the least total cost, for the few faces of a frame."""
+"""The assignment of rows to columns at the least total cost, for the few faces of a frame."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _IMPOSSIBLE = 1e6
-"""Stands for an infinite cost, with which the prices below could not be reckoned."""
+"""A finite stand-in for an infinite cost, which the arithmetic below could not handle."""
 
 
 def assign(cost: Sequence[Sequence[float]], *, limit: float) -> list[tuple[int, int]]:
-    """Pair rows with columns so that the pairs' costs and the price of what stays alone are least.
+    """Pair rows with columns at the least sum of the pairs' costs and of `limit` per row alone.
 
     A row left alone costs `limit`, so a chain of poor pairs never displaces one good pair.
 
@@ -31,7 +31,7 @@ def assign(cost: Sequence[Sequence[float]], *, limit: float) -> list[tuple[int, 
     """
     if not len(cost) or not len(cost[0]):
         return []
-    # Where the rows' best columns differ, as with faces that keep apart, nothing can be cheaper.
+    # Where the rows' best columns differ, as with faces far apart, no assignment can be cheaper.
     apart = []
     for row, prices in enumerate(cost):
         least = min(prices)
@@ -39,7 +39,7 @@ def assign(cost: Sequence[Sequence[float]], *, limit: float) -> list[tuple[int, 
             apart.append((row, prices.index(least)))
     if len({column for _, column in apart}) == len(apart):
         return apart
-    # One more column for every row, which only that row can take, says that it stays alone.
+    # One more column per row, which only that row can take, stands for staying alone.
     rows, columns = len(cost), len(cost[0])
     padded = np.full((rows, columns + rows), _IMPOSSIBLE)
     padded[:, :columns] = np.minimum(cost, _IMPOSSIBLE)
@@ -50,7 +50,7 @@ def assign(cost: Sequence[Sequence[float]], *, limit: float) -> list[tuple[int, 
     row_price = np.zeros(rows)
     column_price = np.zeros(columns + rows)
     for start in range(rows):
-        # Dijkstra over reduced costs, from `start` to the nearest column that nobody holds.
+        # Dijkstra over reduced costs, from `start` to the nearest free column.
         distance = np.full(columns + rows, np.inf)
         came_from = np.full(columns + rows, start)
         done = np.zeros(columns + rows, bool)

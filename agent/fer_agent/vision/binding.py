@@ -1,4 +1,4 @@
-"""A network's runs on the same arrays again and again, with nothing made anew on the way."""
+"""Repeated runs of a network on the same input and output arrays, without new allocations."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class BindableSession(Protocol):
-    """A session that can run on arrays named beforehand; an `InferenceSession` besides."""
+    """An `InferenceSession` that can also run on arrays given beforehand."""
 
     def bind(self, tensor: NDArray[np.generic], outputs: Mapping[str, NDArray[np.generic]]) -> Run:
-        """Prepare runs that read `tensor` and write `outputs`, wherever the arrays lie.
+        """Return a call that runs the network from `tensor` into `outputs`.
 
         Raises:
             InferenceError: an array cannot be bound. So does the run returned: the runtime refused
@@ -43,7 +43,7 @@ def bind(
 
     Args:
         session: the network; other bindings of it may run at the same time.
-        tensor: C-contiguous, of the input's dtype; filled anew before each run.
+        tensor: C-contiguous, of the input's dtype; filled again before each run.
         outputs: C-contiguous arrays by the names in the model file, every output once.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Tracked faces to calibrated emotion probabilities; the manifest says what the outputs mean."""
+"""The classifier of tracked faces: crops to calibrated emotion probabilities."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 _MOST_BOUND = 8
-"""Faces in a frame up to which the network runs on arrays kept for that number of them."""
+"""Most faces in a frame for which bound arrays of that batch size are kept."""
 
 
 class CropClassifier:
@@ -69,7 +69,7 @@ class CropClassifier:
         if count > _MOST_BOUND:
             probs = self.probs(crop_faces(frame.luma, tracks.xyxy, self._size))
         else:
-            # Each thread takes its own: one that is at work is in nobody's list.
+            # Each thread takes a batch out of the list while it uses it.
             idle = self._idle[count]
             batch = idle.pop() if idle else _Batch(self._session, count, self._size, self._output)
             crop_faces(frame.luma, tracks.xyxy, self._size, out=batch.crops)

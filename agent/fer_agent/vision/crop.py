@@ -1,4 +1,4 @@
-"""From a face box to the gray crop a classifier takes, framed as its training pictures are."""
+"""Gray face crops for the classifier, framed as its training pictures are."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def crop_faces(
 ) -> NDArray[np.uint8]:
     """Cut the squares around the boxes' centres out of a picture and scale them to one size.
 
-    Beyond the picture its edge pixels are repeated. Shrinking averages, enlarging is linear.
+    Outside the picture the edge pixels are repeated. Shrinking averages, enlarging is linear.
 
     Args:
-        luma: uint8 (H, W), the largest there is; not modified.
+        luma: uint8 (H, W), in full size; not modified.
         xyxy: float32 (N, 4), pixels of that picture, in YuNet's convention (forehead to chin);
-            boxes may reach outside the picture or lie outside it.
+            boxes may be partly or wholly outside the picture.
         size: height and width of a crop in pixels.
-        out: where to put the crops, uint8 (N, 1, h, w); by default a new array.
+        out: array for the crops, uint8 (N, 1, h, w); by default a new one.
 
     Returns:
         uint8 (N, 1, h, w); N may be 0.

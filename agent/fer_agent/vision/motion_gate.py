@@ -1,4 +1,4 @@
-"""A detector that looks at every frame while something moves, and rests while nothing does."""
+"""A detector that searches every frame while something moves, and rests while nothing does."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from fer_agent.vision.records import Faces, Frame, Luma
 
 _MOST_CELLS: Final = 80
-"""Cells along the picture's longer side at most; half of that at least. The smallest face that is
+"""Most cells along the picture's longer side; at least half of that. The smallest face that is
 found covers two or three."""
 
-_STIR: Final = 6.0
+_MOTION_THRESHOLD: Final = 6.0
 """Gray levels by which a cell's mean has to change to be motion.
 
 A face's edge of 100 levels does that when it moves by half a pixel of 640. The noise of a sensor
@@ -24,53 +24,53 @@ averages out: even with a standard deviation of 8 levels, the largest change of 
 """
 
 _SAME_PLACE: Final = 0.1
-"""A box whose edges moved less than this share of its size is where it was; YuNet's own jitter on a
+"""A box whose edges moved less than this share of its size counts as still; YuNet's own jitter on a
 still head is 0.01 to 0.04."""
 
-_LEAST_LOOKS: Final = 3
-"""Looks with the same result that have to come before the first rest."""
+_MIN_DETECTIONS: Final = 3
+"""Least number of searches with the same result before the first rest."""
 
 
-class RestingDetector:
-    """Searches a frame only when there is reason to; satisfies `FaceDetector`.
+class MotionGatedDetector:
+    """A detector that searches a frame only after motion or a time limit; satisfies `FaceDetector`.
 
-    It rests once the same faces, or nobody, were found at the same places for a while. A frame
-    that then shows no motion against the last one searched is given that one's faces. So a face
-    that moves is searched for in every frame, and a new one is seen after `rest_s` at the latest,
-    even if it came without a motion. What follows the detector gets the same tracks either way.
+    It rests once the same faces, or none, were found at the same places for a while. A frame that
+    then shows no motion against the reference picture, the last one searched, gets that one's
+    faces. So a moving face is searched for in every frame, and a new one is found after `rest_s` at
+    the latest, even without motion. The tracks are the same as without the gate.
 
     Args:
-        detector: what searches.
-        rest_s: longest time from one search to the next, in seconds. It keeps to that by searching
-            a frame after which the next would come too late.
-        settle_s: seconds for which the result has to stay the same before it rests; as long as a
-            track may be missed, so that none of them depends on a rest.
-        looks: searches with the same result that have to come before.
+        detector: the detector that searches.
+        rest_s: longest time from one search to the next, in seconds; a frame is searched where the
+            next one would come too late.
+        steady_s: seconds for which the result has to stay the same before a rest; as long as a
+            track may be missed, so that no track depends on a rest.
+        min_detections: searches with the same result before a rest, at least 3.
     """
 
     def __init__(
-        self, detector: FaceDetector, *, rest_s: float, settle_s: float, looks: int
+        self, detector: FaceDetector, *, rest_s: float, steady_s: float, min_detections: int
     ) -> None:
         self._detector = detector
         self._rest_ns = round(rest_s * 1e9)
-        self._settle_ns = round(settle_s * 1e9)
-        self._least_looks = max(looks, _LEAST_LOOKS)
+        self._steady_ns = round(steady_s * 1e9)
+        self._min_detections = max(min_detections, _MIN_DETECTIONS)
         self._frame_ns = 0
         self._searched_ns = 0
         self._searched: Faces | None = None
         self._reference: Luma | None = None
-        self._anchor: Faces | None = None
-        self._anchored_ns = 0
-        self._looks = 0
+        self._steady: Faces | None = None
+        self._steady_since_ns = 0
+        self._detections = 0
 
     def detect(self, frame: Frame) -> Faces:
-        """Find the faces in one frame, best score first, or give those of the last one searched.
+        """Find the faces in one frame, best score first, or repeat those of the last one searched.
 
         Raises:
             InferenceError: the runtime refused the input or failed while running.
         """
         step_ns, self._frame_ns = frame.captured_ns - self._frame_ns, frame.captured_ns
-        cells = _cells(frame.luma) if self._is_settled(frame) else None
+        cells = _cells(frame.luma) if self._is_steady(frame) else None
         if cells is not None and self._searched is not None:
             too_late = frame.captured_ns + step_ns - self._searched_ns > self._rest_ns
             if not too_late and not _moved(self._reference, cells):
@@ -80,27 +80,27 @@ class RestingDetector:
         self._reference = cells
         return faces
 
-    def _is_settled(self, frame: Frame) -> bool:
+    def _is_steady(self, frame: Frame) -> bool:
         return (
-            self._anchor is not None
-            and self._anchor.frame_size == frame.size
-            and self._looks >= self._least_looks
-            and frame.captured_ns - self._anchored_ns >= self._settle_ns
+            self._steady is not None
+            and self._steady.frame_size == frame.size
+            and self._detections >= self._min_detections
+            and frame.captured_ns - self._steady_since_ns >= self._steady_ns
         )
 
     def _note(self, faces: Faces, captured_ns: int) -> None:
         self._searched, self._searched_ns = faces, captured_ns
-        if self._anchor is None or not _same(faces, self._anchor):
-            self._anchor, self._anchored_ns, self._looks = faces, captured_ns, 0
-        self._looks += 1
+        if self._steady is None or not _same(faces, self._steady):
+            self._steady, self._steady_since_ns, self._detections = faces, captured_ns, 0
+        self._detections += 1
 
 
 def _cells(luma: Luma) -> Luma:
-    """Return the mean of each cell of a picture; what is left over at its edges does not count."""
+    """Return the mean of each cell of a picture; odd rows and columns at its edges do not count."""
     while max(luma.shape) > _MOST_CELLS and min(luma.shape) > 1:
         height, width = luma.shape[0] // 2, luma.shape[1] // 2
         even = luma[: 2 * height, : 2 * width]
-        # By halves, which OpenCV does in 21 us all together; by eight in one go it takes 97.
+        # Repeated halving takes OpenCV 21 us in all; one step by eight takes 97.
         luma = np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
     return luma
 
@@ -108,7 +108,7 @@ def _cells(luma: Luma) -> Luma:
 def _moved(before: Luma | None, now: Luma) -> bool:
     if before is None or before.shape != now.shape:
         return True
-    return cv2.norm(before, now, cv2.NORM_INF) > _STIR
+    return cv2.norm(before, now, cv2.NORM_INF) > _MOTION_THRESHOLD
 
 
 def _same(faces: Faces, others: Faces) -> bool:

@@ -1,4 +1,4 @@
-"""Fewer frames while the board throttles itself: a camera that leaves some out, and who says so."""
+"""A frame rate limit, and the periodic task that sets it while the board throttles itself."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ STEPS_FPS: Final = (15.0, 8.0, 4.0)
 """Most frames a second at each step down; the last one, of a camera of 10 frames a second and more,
 still sees a new face within 300 ms."""
 
-_LOOK_S: Final = 10.0
-"""Seconds between two readings; so long a step down may take effect."""
+_READ_S: Final = 10.0
+"""Seconds between two readings, in which a step down takes effect."""
 
 _RECOVERY_S: Final = 60.0
 """Seconds without throttling before a step up: a board that is hot cools slowly."""
 
 
 class Pace:
-    """How often frames are taken at most; set by one thread, read by the pipelines."""
+    """The highest rate at which frames are taken; set by one thread, read by the pipelines."""
 
     def __init__(self) -> None:
         self.interval_ns = 0
         """Least time between two frames, in nanoseconds; 0 takes all."""
 
     def limit(self, fps: float | None) -> None:
-        """Take at most so many frames a second; None takes all."""
+        """Take at most `fps` frames a second; None takes all."""
         self.interval_ns = 0 if fps is None else round(1e9 / fps)
 
 
 class PacedCamera:
-    """A camera of which only so many frames a second are taken; satisfies `ports.Camera`.
+    """A camera that drops frames to keep to a pace; satisfies `ports.Camera`.
 
     Args:
         camera: the camera.
-        pace: how many.
-        stats: asks the camera for its counters.
+        pace: the rate limit.
+        stats: returns the camera's counters.
     """
 
     def __init__(self, camera: Camera, pace: Pace, stats: Callable[[], CameraStats]) -> None:
@@ -60,7 +60,7 @@ class PacedCamera:
         self.close = camera.close
 
     def frames(self) -> Iterator[Frame | Gap]:
-        """Yield the camera's gaps, and its frames as far as the pace lets them through."""
+        """Yield the camera's gaps, and its frames as far as the pace permits."""
         due_ns = before_ns = 0
         for frame in self._camera.frames():
             interval_ns = self._pace.interval_ns
@@ -73,22 +73,22 @@ class PacedCamera:
             if frame.captured_ns + step_ns / 2 < due_ns:
                 self._left_out += 1
                 continue
-            # From when it was due, so that the rate is right in the mean whatever the camera's is.
+            # Counted from when it was due, so that the mean rate is right at any camera's rate.
             due_ns = max(due_ns, frame.captured_ns - interval_ns // 2) + interval_ns
             yield frame
 
     def stats(self) -> CameraStats:
-        """Return the camera's counters; what was left out here was dropped."""
+        """Return the camera's counters; frames left out here count as dropped."""
         counted = self._stats()
         return replace(counted, dropped=counted.dropped + self._left_out)
 
 
 class ThrottleWatch:
-    """Slows the pipelines down, step by step, while the board throttles itself; a chore.
+    """Periodic task that slows the pipelines down in steps while the board throttles itself.
 
     Args:
-        pace: what it sets.
-        read: reads what the board tells.
+        pace: the pace to set.
+        read: reads the board's state.
         clock_s: monotonic seconds.
     """
 
@@ -107,9 +107,9 @@ class ThrottleWatch:
         self._step = 0
 
     def tick(self) -> None:
-        """Look at the board when it is time to, and go a step down or up."""
+        """Read the board's state when it is due, and go a step down or up."""
         now_s = self._clock_s()
-        if now_s - self._read_s < _LOOK_S:
+        if now_s - self._read_s < _READ_S:
             return
         self._read_s = now_s
         now = self._read()

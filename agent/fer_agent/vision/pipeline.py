@@ -1,4 +1,4 @@
-"""A frame's whole journey, from the camera to the events it causes."""
+"""The pipeline: all that happens to a frame, from the camera to the events it causes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """One camera's stages, in the order a frame visits them; no I/O of its own.
+    """One camera's stages, in the order a frame passes them.
 
-    Timing and recording are wrappers around a stage that satisfy the same port; `compose.py`
-    puts them on.
+    Timing and recording are wrappers around a stage that satisfy the same port.
     """
 
     camera: Camera

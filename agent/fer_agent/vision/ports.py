@@ -1,4 +1,4 @@
-"""What one room asks of the next. Backends satisfy these by shape, not by inheritance."""
+"""The protocols between packages; backends satisfy them by shape, not by inheritance."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Camera(Protocol):
-    """A source of frames with a thread of its own; only the newest frame is kept."""
+    """A source of frames with a separate thread; only the newest frame is kept."""
 
     def frames(self) -> Iterator[Frame | Gap]:
         """Yield frames as they come, and a `Gap` where they stopped; ends with the source.
@@ -32,7 +32,7 @@ class Camera(Protocol):
 
 
 class FaceDetector(Protocol):
-    """Finds faces."""
+    """The face detector."""
 
     def detect(self, frame: Frame) -> Faces:
         """Find the faces in one frame, best score first.
@@ -44,7 +44,7 @@ class FaceDetector(Protocol):
 
 
 class FaceTracker(Protocol):
-    """Gives faces ids that stay."""
+    """The tracker, which gives faces stable ids."""
 
     def update(self, faces: Faces, captured_ns: int) -> Tracks:
         """Match one frame's faces with the tracks known so far."""
@@ -56,7 +56,7 @@ class FaceTracker(Protocol):
 
 
 class EmotionClassifier(Protocol):
-    """Reads emotions from tracked faces."""
+    """The classifier, which reads emotions from tracked faces."""
 
     def classify(self, frame: Frame, tracks: Tracks) -> EmotionScores:
         """Classify all tracked faces of one frame in one batch.
@@ -68,7 +68,7 @@ class EmotionClassifier(Protocol):
 
 
 class Smoother(Protocol):
-    """Turns per-frame scores into events about tracks."""
+    """The smoother, which turns per-frame scores into events about tracks."""
 
     def update(self, tracks: Tracks, scores: EmotionScores, captured_ns: int) -> list[EmotionEvent]:
         """Take one frame's scores in; return the events they cause, oldest track first."""
@@ -80,7 +80,7 @@ class Smoother(Protocol):
 
 
 class Publisher(Protocol):
-    """Takes events away."""
+    """The receiver of events."""
 
     def publish(self, event: EmotionEvent) -> None:
         """Accept one event and return at once; delivery happens elsewhere."""
@@ -88,7 +88,7 @@ class Publisher(Protocol):
 
 
 class InferenceSession(Protocol):
-    """A loaded network with one input, whatever runs it."""
+    """A loaded network with one input, on any runtime."""
 
     @property
     def input_shape(self) -> tuple[int | str | None, ...]:

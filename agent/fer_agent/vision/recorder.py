@@ -1,4 +1,4 @@
-"""Writes what the classifier saw in each frame to a JSON-lines file, for research."""
+"""The recorder of the classifier's per-frame results in a JSON-lines file, for research."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 
-class Record:
+class FrameRecorder:
     """A JSON-lines file shared by all pipelines of one run; no picture is ever written.
 
     The first line describes the run, each further line one frame:
     `{"camera", "frame", "mono_ns", "size", "faces": [{"track_id", "xyxy", "score", "probs"}]}`,
-    boxes in pixels, probabilities before smoothing and by class name. A frame that another model
-    than the header's saw also names it: `"model": {"name", "sha256"}`.
+    boxes in pixels, probabilities before smoothing and by class name. A frame scored by another
+    model than the header's also names it: `"model": {"name", "sha256"}`.
     """
 
     def __init__(self, path: Path, header: dict[str, object]) -> None:
@@ -66,9 +66,9 @@ class Record:
 
 
 class RecordingClassifier:
-    """A classifier whose answers are also written to a record."""
+    """A classifier whose results are also recorded."""
 
-    def __init__(self, classifier: EmotionClassifier, record: Record, camera: str) -> None:
+    def __init__(self, classifier: EmotionClassifier, record: FrameRecorder, camera: str) -> None:
         self._classifier = classifier
         self._record = record
         self._camera = camera

@@ -1,4 +1,4 @@
-"""The nouns that travel from room to room; every shape is checked here, once, at the door."""
+"""The records that packages exchange; array shapes are validated in `__post_init__`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _INT64 = np.dtype(np.int64)
 def _expect(
     array: NDArray[np.generic], name: str, dtype: np.dtype[np.generic], *shape: int
 ) -> None:
-    # Ten of these a frame: one comparison each is what they may cost.
+    # Called ten times a frame, so it costs one comparison each for type and shape.
     if array.dtype != dtype or array.shape != shape:
         raise ValueError(
             f"{name} must be {dtype.name} {shape}, not {array.dtype.name} {array.shape}"
@@ -46,9 +46,9 @@ class Frame:
     Attributes:
         luma: uint8 (H, W); owned by the frame until the next one is taken, read only.
         captured_ns: `time.monotonic_ns()` at capture; the only time the stages downstream know.
-        number: rises by one with every picture the camera gave, dropped ones included.
-        to_bgr: makes the colour picture from what the camera gave; None for a gray source.
-        to_scaled_bgr: makes it at another size (width, height) straight away, for a camera where
+        number: rises by one with every picture of the camera, dropped ones included.
+        to_bgr: makes the colour picture; None for a gray source.
+        to_scaled_bgr: makes the colour picture at another size (width, height), for a camera where
             that is cheaper than scaling the whole; None elsewhere.
     """
 
@@ -79,7 +79,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The camera was lost, or a looping clip starts again: what was tracked before is over.
+    """A gap in a camera's frames or the seam of a looping clip, which ends all tracks.
 
     Attributes:
         captured_ns: `time.monotonic_ns()` of the last picture before the gap, or of the gap's
@@ -92,7 +92,7 @@ class Gap:
 
 
 class CameraState(str, Enum):
-    """Whether a camera gives frames."""
+    """A camera's state."""
 
     ONLINE = "online"
     OFFLINE = "offline"
@@ -101,12 +101,12 @@ class CameraState(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class CameraStatus:
-    """What the world is told about a camera.
+    """A camera's published status.
 
     Attributes:
-        state: online once the first frame came, offline while frames stay away, or disabled.
-        reason: why, as one plain sentence without credentials; empty when online.
-        remedy: what to do about it, for the log and the alert; empty when nothing is.
+        state: online from the first frame on, offline while no frames come, or disabled.
+        reason: one plain sentence without credentials; empty when online.
+        remedy: the action to take, for the log and the alert; empty when none is needed.
     """
 
     state: CameraState
@@ -119,8 +119,8 @@ class CameraStats:
     """A camera's counters since the process started.
 
     Attributes:
-        captured: frames the device or file gave.
-        dropped: frames that were replaced by a newer one before anybody took them.
+        captured: frames from the device or file.
+        dropped: frames replaced by a newer one before the pipeline took them.
         reopened: successful openings after the first.
     """
 
@@ -157,7 +157,7 @@ class Faces:
 
     @classmethod
     def none(cls, frame_size: tuple[int, int]) -> Faces:
-        """Make the record of a frame without faces."""
+        """Make the faces of a frame without any."""
         return cls(
             xyxy=np.empty((0, 4), np.float32),
             score=np.empty(0, np.float32),
@@ -171,12 +171,12 @@ class Tracks:
     """The tracked faces seen in one frame, and the tracks that ended with it; N may be 0.
 
     Attributes:
-        track_id: int64 (N,), rising from 1, never used twice in a run.
+        track_id: int64 (N,), rising from 1, unique in a run.
         xyxy: float32 (N, 4), pixels, as in `Faces`.
         score: float32 (N,), the detector's score in [0, 1].
         landmarks: float32 (N, 5, 2), pixels, as in `Faces`.
         frame_size: width and height of the frame in pixels.
-        ended: ids of the tracks given up with this frame; none of them is in `track_id`.
+        ended: ids of the tracks that ended with this frame; none of them is in `track_id`.
     """
 
     track_id: Int64Array
@@ -239,7 +239,7 @@ class EmotionScores:
 
 
 class EventKind(str, Enum):
-    """What happened to a track."""
+    """The kind of an event about a track."""
 
     STARTED = "started"
     UPDATED = "updated"
@@ -248,7 +248,7 @@ class EventKind(str, Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmotionEvent:
-    """What the smoother says about one track at one moment.
+    """The smoothed emotion of one track at one moment.
 
     Attributes:
         kind: started, updated or ended.

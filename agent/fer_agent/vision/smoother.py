@@ -1,7 +1,7 @@
-"""Per-frame probabilities to events about tracks; pure: time comes in with the frame.
+"""The smoother: per-frame probabilities to events about tracks.
 
-Everything here is a function of time, not of frames, so that a Raspberry Pi at five frames a second
-and a Jetson at thirty tell the same story.
+Its results depend on the frames' times, not their number, so that a Raspberry Pi at five frames a
+second and a Jetson at thirty give the same events.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
 
 WARM_UP_S = 0.25
 """A track starts at the first sight this long after its first one (or `dwell_s`, if shorter), so
-that its first word rests on several frames; at four frames a second or fewer, on two."""
+that its first word depends on several frames; at four frames a second or fewer, on two."""
 
 _NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(slots=True)
-class _State:
-    """What is known of one open track.
+class _TrackState:
+    """The state of one open track.
 
     Attributes:
         labels: class names in the model's output order.
-        probs: C numbers, smoothed; a list, because of so few numbers arrays are slower.
-        weight: how much of the past `probs` holds, in [0, 1]; 0 after a single frame.
-        leading_since_ns: int64 (C + 1,), since when each label, and at the end `uncertain`, could
-            take the published word's place; `_NEVER` where it could not. None where none could.
+        probs: C smoothed numbers; a list, because arrays of so few numbers are slower.
+        weight: share of past frames in `probs`, in [0, 1]; 0 after a single frame.
+        leading_since_ns: int64 (C + 1,), time from which each label, and at the end `uncertain`,
+            leads the published word; `_NEVER` where it does not. None where none does.
         word: the published word; empty until started.
         started_ns: time of the first sight.
         seen_ns: time of the last sight.
-        told_ns: time of the last event.
+        event_ns: time of the last event.
         xyxy: float32 (4,), the last box seen.
         frame_size: width and height of the frame in pixels.
         model: the model that scored it at the last sight.
@@ -61,14 +61,14 @@ class _State:
     leading_since_ns: Int64Array | None = None
     weight: float = 0.0
     word: str = ""
-    told_ns: int = 0
+    event_ns: int = 0
 
     @property
     def words(self) -> tuple[str, ...]:
         return (*self.labels, UNCERTAIN)
 
     def event(self, kind: EventKind, track_id: int) -> EmotionEvent:
-        self.told_ns = self.seen_ns
+        self.event_ns = self.seen_ns
         return EmotionEvent(
             kind=kind,
             track_id=track_id,
@@ -85,38 +85,37 @@ class _State:
 
 
 class EmotionSmoother:
-    """Smooths each track's probabilities and says what changed; satisfies `ports.Smoother`.
+    """Smoother of each track's probabilities with hysteresis; satisfies `ports.Smoother`.
 
-    Every track that was seen at all gives exactly one `started` event, then any number of
-    `updated`, then one `ended`; a track that ends during its warm-up gives the two in one go.
+    Every track gives exactly one `started` event, then any number of `updated`, then one `ended`;
+    a track that ends during its warm-up gives `started` and `ended` at once.
 
     Args:
-        config: time constant, hysteresis, how often a steady track is published again, and the
-            confidence below which the word is `uncertain`; None for the threshold of whichever
-            model made the scores.
+        config: time constant, hysteresis, interval of a steady track's events, and the confidence
+            below which the word is `uncertain`; None for the threshold of the scores' model.
     """
 
     def __init__(self, config: SmootherConfig) -> None:
         self._config = config
         self._abstain_below = config.abstain_below or 0.0
-        self._states: dict[int, _State] = {}
+        self._states: dict[int, _TrackState] = {}
         self._last_ns: int | None = None
 
     def update(self, tracks: Tracks, scores: EmotionScores, captured_ns: int) -> list[EmotionEvent]:
-        """Take one frame's scores in.
+        """Smooth one frame's scores.
 
         Args:
             tracks: the frame's tracks, and those that ended with it.
             scores: their probabilities, in the same order. When the labels change from one frame
-                to the next (another model), each track's probabilities start anew.
+                to the next (another model), each track's smoothing starts again.
             captured_ns: monotonic time of the frame, not before the last one's.
 
         Returns:
             The events this frame causes, lowest track id first. `updated` comes when the word
-            changes, else every `update_s`; the events of a lost track tell of its last sight.
+            changes, else every `update_s`; the events of a lost track are about its last sight.
         """
-        # A frame's scores stand for the time since the frame before, seen or not: a face that
-        # comes back after a while out of sight is not judged by one frame alone.
+        # A frame's scores stand for the time since the frame before, seen or not, so that a face
+        # back in sight is not classified by one frame alone.
         step_s = 0.0 if self._last_ns is None else max(0, captured_ns - self._last_ns) / 1e9
         self._last_ns = captured_ns
         if self._config.abstain_below is None:
@@ -129,7 +128,7 @@ class EmotionSmoother:
         ):
             state = self._states.get(track_id)
             if state is None:
-                state = self._states[track_id] = _State(
+                state = self._states[track_id] = _TrackState(
                     labels=scores.labels,
                     probs=probs,
                     started_ns=captured_ns,
@@ -142,7 +141,7 @@ class EmotionSmoother:
                 self._blend(state, scores.labels, probs, step_s)
                 state.seen_ns, state.xyxy = captured_ns, xyxy
                 state.frame_size, state.model = tracks.frame_size, scores.model
-            events += self._tell(track_id, state)
+            events += self._due_events(track_id, state)
         return sorted(events, key=lambda event: event.track_id)
 
     def finish(self) -> list[EmotionEvent]:
@@ -151,9 +150,9 @@ class EmotionSmoother:
         return [event for track_id in sorted(self._states) for event in self._end(track_id)]
 
     def _blend(
-        self, state: _State, labels: tuple[str, ...], probs: list[float], step_s: float
+        self, state: _TrackState, labels: tuple[str, ...], probs: list[float], step_s: float
     ) -> None:
-        """Mix one frame into the probabilities: an exponential average over time.
+        """Mix one frame into the probabilities by an exponential average over time.
 
         Its weights are divided by their sum, as in Adam (Kingma and Ba, 2015, arXiv:1412.6980), so
         that the first frame does not count for more than the ones after it.
@@ -163,7 +162,7 @@ class EmotionSmoother:
             state.leading_since_ns = None
             return
         fresh = 1.0 - math.exp(-step_s / self._config.time_constant_s)
-        # The first frame had no frame before it to measure its time by; take the second one's.
+        # The first frame has no time step of its own; it takes the second one's.
         past = (state.weight or fresh) * (1.0 - fresh)
         state.weight = past + fresh
         if state.weight > 0.0:
@@ -172,7 +171,7 @@ class EmotionSmoother:
                 for before, now in zip(state.probs, probs, strict=True)
             ]
 
-    def _tell(self, track_id: int, state: _State) -> list[EmotionEvent]:
+    def _due_events(self, track_id: int, state: _TrackState) -> list[EmotionEvent]:
         """Choose the track's word; return the event that is due, if one is."""
         now_ns = state.seen_ns
         if not state.word:
@@ -184,11 +183,11 @@ class EmotionSmoother:
         if word != state.word:
             state.word = word
             state.leading_since_ns = None
-        elif now_ns - state.told_ns < self._config.update_s * 1e9:
+        elif now_ns - state.event_ns < self._config.update_s * 1e9:
             return []
         return [state.event(EventKind.UPDATED, track_id)]
 
-    def _next_word(self, state: _State, now_ns: int) -> str:
+    def _next_word(self, state: _TrackState, now_ns: int) -> str:
         """Keep the published word unless another has led for `dwell_s`."""
         likeliest = self._likeliest(state)
         if state.word == likeliest:  # the usual case: nothing else can lead
@@ -198,7 +197,7 @@ class EmotionSmoother:
             return likeliest
         published = state.words.index(state.word)
         likelihood = np.append(state.probs, self._abstain_below)
-        # A label must be worth saying, and ahead by the margin; `uncertain` needs no margin to
+        # A label must reach the threshold and lead by the margin; `uncertain` needs no margin to
         # take over, only to be displaced.
         leads = likelihood >= max(likelihood[published] + self._config.margin, self._abstain_below)
         leads[-1] = max(state.probs) < self._abstain_below
@@ -211,7 +210,7 @@ class EmotionSmoother:
             return state.word
         return state.words[int(np.argmax(np.where(ready, likelihood, -1.0)))]
 
-    def _likeliest(self, state: _State) -> str:
+    def _likeliest(self, state: _TrackState) -> str:
         best = max(state.probs)
         return state.labels[state.probs.index(best)] if best >= self._abstain_below else UNCERTAIN
 

@@ -1,10 +1,11 @@
-"""Wrappers that satisfy the ports they wrap: what each stage takes, and who cuts a run short."""
+"""Durations of a pipeline's stages: the clock, and the wrappers that feed it."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, cast
 
 import numpy as np
 
@@ -13,24 +14,27 @@ from fer_agent.vision.records import Gap
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fer_agent.vision.ports import (
-        Camera,
-        EmotionClassifier,
-        FaceDetector,
-        FaceTracker,
-        Publisher,
-        Smoother,
-    )
-    from fer_agent.vision.records import Faces, Frame
+    from fer_agent.vision.ports import Camera
+    from fer_agent.vision.records import Frame
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_Stage = TypeVar("_Stage")
 
 _KEPT_SAMPLES = 2048
-"""Latest durations kept for each stage: a minute at 30 frames a second, with room."""
+"""Latest durations kept for each stage: more than a minute at 30 frames a second."""
 
-STAGES = ("detect", "track", "classify", "smooth", "publish", "total")
-"""The stages that are timed; total is from capture to the last event handed over."""
+_METHODS: Final = {
+    "detect": ("detect",),
+    "track": ("update", "reset"),
+    "classify": ("classify",),
+    "smooth": ("update", "finish"),
+    "publish": ("publish",),
+}
+"""The methods of each stage, the timed one first."""
+
+STAGES: Final = (*_METHODS, "total")
+"""The timed stages; total is from capture to the last event handed over."""
 
 
 class StageClock:
@@ -47,12 +51,15 @@ class StageClock:
 
     def timed(self, stage: str, call: Callable[_P, _R]) -> Callable[_P, _R]:
         """Return `call` with its duration noted under `stage`."""
-        samples = self._samples_ns[stage]
+        note = self._samples_ns[stage].append
+        is_search = stage == "detect"
 
         def timed_call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            if is_search:
+                self.detected += 1
             started_ns = time.perf_counter_ns()
             result = call(*args, **kwargs)
-            samples.append(time.perf_counter_ns() - started_ns)
+            note(time.perf_counter_ns() - started_ns)
             return result
 
         return timed_call
@@ -86,80 +93,45 @@ class TimedCamera:
         camera: the camera.
         clock: notes the times.
         own_pace: whether `captured_ns` is the time of capture; a file played as fast as it is
-            taken has the clip's own time, which says nothing about age.
+            taken has the clip's own time, which is no measure of age.
+        max_frames: the camera is closed after so many frames, gaps not counted; None for all.
     """
 
-    def __init__(self, camera: Camera, clock: StageClock, *, own_pace: bool = True) -> None:
+    def __init__(
+        self,
+        camera: Camera,
+        clock: StageClock,
+        *,
+        own_pace: bool = True,
+        max_frames: int | None = None,
+    ) -> None:
         self._camera = camera
         self._clock = clock
         self._own_pace = own_pace
+        self._max_frames = max_frames
         self.close = camera.close
 
     def frames(self) -> Iterator[Frame | Gap]:
         """Yield the camera's frames."""
         for frame in self._camera.frames():
             yield frame
-            if not isinstance(frame, Gap):
-                self._clock.frame_done(frame.captured_ns if self._own_pace else None)
-
-
-class FirstFrames:
-    """A camera that ends after its first frames."""
-
-    def __init__(self, camera: Camera, limit: int) -> None:
-        self._camera = camera
-        self._limit = limit
-        self.close = camera.close
-
-    def frames(self) -> Iterator[Frame | Gap]:
-        """Yield the camera's frames up to the limit, gaps not counted, then close it."""
-        left = self._limit
-        for frame in self._camera.frames():
-            yield frame
-            left -= not isinstance(frame, Gap)
-            if left <= 0:
-                self._camera.close()
+            if isinstance(frame, Gap):
+                continue
+            self._clock.frame_done(frame.captured_ns if self._own_pace else None)
+            if self._clock.processed == self._max_frames:
+                self.close()
                 return
 
 
-class TimedDetector:
-    """A detector whose calls are timed and counted."""
+def timed(stage: _Stage, name: str, clock: StageClock) -> _Stage:
+    """Return a stage that works like `stage` and notes the duration of each call.
 
-    def __init__(self, detector: FaceDetector, clock: StageClock) -> None:
-        self._detect = clock.timed("detect", detector.detect)
-        self._clock = clock
-
-    def detect(self, frame: Frame) -> Faces:
-        """Find the faces in one frame, best score first."""
-        self._clock.detected += 1
-        return self._detect(frame)
-
-
-class TimedTracker:
-    """A tracker whose updates are timed."""
-
-    def __init__(self, tracker: FaceTracker, clock: StageClock) -> None:
-        self.update = clock.timed("track", tracker.update)
-        self.reset = tracker.reset
-
-
-class TimedClassifier:
-    """A classifier whose calls, cropping included, are timed."""
-
-    def __init__(self, classifier: EmotionClassifier, clock: StageClock) -> None:
-        self.classify = clock.timed("classify", classifier.classify)
-
-
-class TimedSmoother:
-    """A smoother whose updates are timed."""
-
-    def __init__(self, smoother: Smoother, clock: StageClock) -> None:
-        self.update = clock.timed("smooth", smoother.update)
-        self.finish = smoother.finish
-
-
-class TimedPublisher:
-    """A publisher whose hand-overs are timed."""
-
-    def __init__(self, publisher: Publisher, clock: StageClock) -> None:
-        self.publish = clock.timed("publish", publisher.publish)
+    Args:
+        stage: detector, tracker, classifier, smoother or publisher.
+        name: its name among `STAGES`.
+        clock: notes the durations.
+    """
+    method, *others = _METHODS[name]
+    wrapper = SimpleNamespace(**{other: getattr(stage, other) for other in others})
+    setattr(wrapper, method, clock.timed(name, getattr(stage, method)))
+    return cast("_Stage", wrapper)

@@ -1,8 +1,8 @@
-"""Faces to tracks with ids that stay, in the manner of SORT; pure: time comes in with the frame.
+"""The tracker: faces to tracks with stable ids, after SORT.
 
 A track is a Kalman filter of constant velocity, and each frame's faces go to the tracks whose
 predicted boxes fit them best (Bewley et al., 2016, doi:10.1109/ICIP.2016.7533003). Three things
-differ, because our frames come irregularly and as rarely as once a second: the filter reckons in
+differ, because frames come irregularly and as rarely as once a second: the filter computes in
 seconds, velocity fades while a face is unseen, and a face may continue a track that its box no
 longer overlaps, within a reach that grows with the time since the last sight.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Floats = list[float]
 
 KEPT_FRAMES = 3
-"""A track survives this many frames without its face, however long they take."""
+"""A track survives at least this many frames without its face."""
 
 # Lengths below are in face sizes: the square root of a box's area.
 
@@ -48,13 +48,13 @@ _REACH = 0.5
 _REACH_PER_S = 4.0
 _MAX_REACH = 2.0
 """A face continues a track up to `_REACH` from its predicted or last centre, and farther by
-`_REACH_PER_S` for each second since the last sight, but never more than `_MAX_REACH`."""
+`_REACH_PER_S` for each second since the last sight, up to `_MAX_REACH`."""
 
 _MAX_GROWTH = math.log(2.0)
-"""A face of twice or half the predicted size is somebody else."""
+"""A face of twice or half the predicted size belongs to another person."""
 
 _DISTANCE_COST = 0.5
-"""What one face size between the centres costs, next to 1 for no overlap at all."""
+"""Cost of one face size between the centres, where no overlap at all costs 1."""
 
 _ALONE_COST = 2.5
 """Price of leaving a track without a face: more than the poorest pair allowed, which costs 2."""
@@ -151,10 +151,10 @@ class _Track:
 
 
 class IouTracker:
-    """Follows faces from frame to frame; satisfies `ports.FaceTracker`.
+    """Tracker of faces by box overlap and distance; satisfies `ports.FaceTracker`.
 
     Args:
-        config: when a face becomes a track, how it is matched and when it is given up.
+        config: thresholds for confirming, matching and ending tracks.
     """
 
     def __init__(self, config: TrackerConfig) -> None:
@@ -171,40 +171,43 @@ class IouTracker:
 
         Returns:
             The confirmed tracks whose faces are in this frame, with the boxes as they were found,
-            lowest id first. Ids rise from 1 in the order of confirmation and are never used again.
-            `ended` holds the confirmed tracks given up now: not seen for more than
+            lowest id first. Ids rise from 1 in the order of confirmation and are never reused.
+            `ended` holds the confirmed tracks that end now: not seen for more than
             `max_missed_s` and more than three frames.
         """
         if not self._tracks and not len(faces):
-            return _nobody(faces.frame_size)
+            return _no_tracks(faces.frame_size)
         boxes: list[Floats] = faces.xyxy.tolist()
         measured = [_measure(box) for box in boxes]
         for track in self._tracks:
             track.predict(captured_ns)
             track.missed += 1
 
-        face_of: dict[int, int] = {}
-        for row, face in assign(self._costs(boxes, measured), limit=_ALONE_COST):
-            self._tracks[row].correct(measured[face], captured_ns)
-            face_of[face] = row
-        seen = [(self._tracks[row], face) for face, row in face_of.items()]
-        for face in _strangers(boxes, taken=list(face_of)):
+        seen = self._associate(boxes, measured)
+        for track, face in seen:
+            track.correct(measured[face], captured_ns)
+        for face in _new_faces(boxes, taken=[face for _, face in seen]):
             seen.append((_Track.start(measured[face], captured_ns), face))
             self._tracks.append(seen[-1][0])
 
-        ended = self._give_up(captured_ns)
+        ended = self._remove_dead(captured_ns)
         for track, _ in sorted(seen, key=lambda sight: sight[1]):
             if not track.track_id and track.hits >= self._config.confirm_frames:
                 self._last_id += 1
                 track.track_id = self._last_id
-        return _found(faces, seen, ended)
+        return _to_tracks(faces, seen, ended)
 
     def reset(self) -> None:
         """Forget all tracks; ids go on rising."""
         self._tracks.clear()
 
+    def _associate(self, boxes: list[Floats], measured: list[Floats]) -> list[tuple[_Track, int]]:
+        """Pair the tracks with the faces that continue them; a face is a row of `boxes`."""
+        pairs = assign(self._costs(boxes, measured), limit=_ALONE_COST)
+        return [(self._tracks[row], face) for row, face in pairs]
+
     def _costs(self, boxes: list[Floats], measured: list[Floats]) -> list[Floats]:
-        """Price every track with every face, T rows of N; infinite where they cannot be one."""
+        """Return the cost of every track with every face, T rows of N; infinite if impossible."""
         faces = list(zip(boxes, measured, strict=True))
         rows = []
         for track in self._tracks:
@@ -230,7 +233,7 @@ class IouTracker:
             rows.append(row)
         return rows
 
-    def _give_up(self, captured_ns: int) -> tuple[int, ...]:
+    def _remove_dead(self, captured_ns: int) -> tuple[int, ...]:
         """Drop tracks unseen for too long, unconfirmed ones at once; return the confirmed ids."""
         limit_ns = self._config.max_missed_s * 1e9
         kept, ended = [], []
@@ -263,23 +266,22 @@ def _overlap(ours: Floats, theirs: Floats) -> tuple[float, float]:
     return shared / (area + their_area - shared), shared / min(area, their_area)
 
 
-def _strangers(boxes: list[Floats], taken: list[int]) -> list[int]:
+def _new_faces(boxes: list[Floats], taken: list[int]) -> list[int]:
     """List the faces that start a track: not `taken`, and not one face in two boxes."""
-    strangers: list[int] = []
+    new: list[int] = []
     for face, box in enumerate(boxes):
-        known = taken + strangers
         if face not in taken and not any(
-            _overlap(box, boxes[other])[1] >= _SAME_FACE for other in known
+            _overlap(box, boxes[other])[1] >= _SAME_FACE for other in taken + new
         ):
-            strangers.append(face)
-    return strangers
+            new.append(face)
+    return new
 
 
-def _found(faces: Faces, seen: list[tuple[_Track, int]], ended: tuple[int, ...]) -> Tracks:
+def _to_tracks(faces: Faces, seen: list[tuple[_Track, int]], ended: tuple[int, ...]) -> Tracks:
     """Make the record of the confirmed tracks among those seen."""
     confirmed = sorted((track.track_id, face) for track, face in seen if track.track_id)
     if not confirmed and not ended:
-        return _nobody(faces.frame_size)
+        return _no_tracks(faces.frame_size)
     rows = [face for _, face in confirmed]
     track_id = np.array([track_id for track_id, _ in confirmed], np.int64)
     if rows == list(range(len(faces))):
@@ -295,7 +297,7 @@ def _found(faces: Faces, seen: list[tuple[_Track, int]], ended: tuple[int, ...])
 
 
 @functools.lru_cache(maxsize=8)
-def _nobody(frame_size: tuple[int, int]) -> Tracks:
+def _no_tracks(frame_size: tuple[int, int]) -> Tracks:
     """Make the record of a frame without tracks, the same one for all frames of a size."""
     none = Faces.none(frame_size)
     return Tracks(np.empty(0, np.int64), none.xyxy, none.score, none.landmarks, frame_size)

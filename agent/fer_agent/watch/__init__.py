@@ -1,1 +1,1 @@
-"""What a subscriber sees: `fer-agent watch`."""
+"""The subscriber of `fer-agent watch` and its live table."""

@@ -1,4 +1,4 @@
-"""Listens to agents: every message below `fer/v1/`, from any number of devices."""
+"""The subscriber to all messages below `fer/v1/`, from any number of devices."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from fer_agent.errors import BrokerError, CredentialsError
-from fer_agent.mqtt.dialer import Backoff, Dialer
-from fer_agent.mqtt.link import Waker
+from fer_agent.mqtt.connection import WakeupSocket
+from fer_agent.mqtt.connector import Connector
 from fer_agent.mqtt.messages import decode, parse_topic
 from fer_agent.mqtt.payloads import EventMessage
 from fer_agent.mqtt.settings import BrokerSettings
+from fer_agent.system.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fer_agent.config.model import MqttConfig
-    from fer_agent.mqtt.link import Link, Message
+    from fer_agent.mqtt.connection import Connection, Message
     from fer_agent.mqtt.messages import Topic
     from fer_agent.mqtt.payloads import Payload
 
@@ -32,15 +33,18 @@ logger = logging.getLogger(__name__)
 SCHEMA_VERSION: Final = 1
 EVERYTHING: Final = "fer/v1/+/#"
 
+_STABLE_S: Final = 60.0
+"""A connection that lasted so long resets the doubling of the waits."""
+
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class ReceivedMessage:
     """One message as it came from the broker.
 
     Attributes:
         topic: whole topic.
         payload: bytes; empty for a retained message that was cleared.
-        retained: the broker had kept it from before.
+        retained: whether the broker had retained it.
     """
 
     topic: str
@@ -48,9 +52,9 @@ class Received:
     retained: bool = False
 
     def read(self) -> tuple[Topic, Payload | str | None] | None:
-        """Return whose message it is and what it says, None where it was cleared.
+        """Return topic and payload; the payload is None where the message was cleared.
 
-        A message that is none of this contract's, or breaks it, is None as a whole.
+        The result is None for a message outside the contract or against it.
         """
         topic = parse_topic(self.topic)
         if topic is None:
@@ -63,13 +67,13 @@ class Received:
 
     def event(self) -> EventMessage | None:
         """Return the event, if this is one."""
-        said = self.read()
-        return said[1] if said is not None and isinstance(said[1], EventMessage) else None
+        _, payload = self.read() or (None, None)
+        return payload if isinstance(payload, EventMessage) else None
 
     def as_json(self) -> str:
         """Return one line of JSON: schema_version, topic, retained and payload.
 
-        A payload that is no JSON stands there as text, an empty one as null.
+        A payload that is no JSON becomes text, an empty one null.
         """
         try:
             content = json.loads(self.payload) if self.payload else None
@@ -87,11 +91,11 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
-class LinkNews:
-    """The connection to the broker came or went.
+class ConnectionChange:
+    """A change of the connection to the broker.
 
     Attributes:
-        connected: whether it stands now.
+        connected: whether the broker is connected now.
         text: one plain sentence.
     """
 
@@ -102,7 +106,7 @@ class LinkNews:
 class Watcher:
     """A subscription to every agent of a broker, kept up until closed.
 
-    `connect` starts the thread `mqtt-watch`; what it hears waits for `arrivals` or `next`.
+    `connect` starts the thread `mqtt-watch`, which queues messages for `arrivals` and `next`.
     """
 
     def __init__(self, config: MqttConfig, *, first_wait_s: float = 1.0) -> None:
@@ -116,10 +120,12 @@ class Watcher:
             ConfigError: a password, certificate or CA file cannot be used.
         """
         self._settings = BrokerSettings.load(config)
-        self._dialer = Dialer(self._settings, f"fer-watch-{secrets.token_hex(4)}")
-        self._backoff = Backoff(first_s=first_wait_s, longest_s=30.0, stable_s=60.0)
-        self._waker = Waker()
-        self._arrived: SimpleQueue[Received | LinkNews | None] = SimpleQueue()
+        self._wakeup = WakeupSocket()
+        self._connector = Connector(
+            self._settings, f"fer-watch-{secrets.token_hex(4)}", wakeup=self._wakeup
+        )
+        self._backoff = Backoff(first_s=first_wait_s, longest_s=30.0)
+        self._arrived: SimpleQueue[ReceivedMessage | ConnectionChange | None] = SimpleQueue()
         self._closing = False
         self._thread: threading.Thread | None = None
 
@@ -127,23 +133,23 @@ class Watcher:
         """Connect and subscribe; MQTT 5, or 3.1.1 where the broker refuses 5.
 
         Raises:
-            BrokerError: nobody answers there, or the broker refuses us.
+            BrokerError: the broker does not answer, or refuses the connection.
             CredentialsError: the broker refuses the user name or password.
         """
-        link = self._dial()
-        self._tell(connected=True, text=f"listening at {self._settings}")
+        connection = self._connect()
+        self._report(connected=True, text=f"listening at {self._settings}")
         self._thread = threading.Thread(
-            target=self._run, args=(link,), name="mqtt-watch", daemon=True
+            target=self._run, args=(connection,), name="mqtt-watch", daemon=True
         )
         self._thread.start()
 
-    def arrivals(self) -> Iterator[Received | LinkNews]:
-        """Yield what arrives, and how the link fares, until `stop`; reconnects by itself."""
+    def arrivals(self) -> Iterator[ReceivedMessage | ConnectionChange]:
+        """Yield messages and changes of the connection until `stop`; reconnects by itself."""
         while (arrived := self._arrived.get()) is not None:
             yield arrived
 
-    def next(self, timeout_s: float) -> Received | LinkNews | None:
-        """Return the next arrival; None when nothing came in time or the watch was stopped."""
+    def next(self, timeout_s: float) -> ReceivedMessage | ConnectionChange | None:
+        """Return the next arrival, None when nothing came in time or after `stop`."""
         try:
             return self._arrived.get(timeout=timeout_s)
         except Empty:
@@ -156,58 +162,59 @@ class Watcher:
     def close(self) -> None:
         """Disconnect and end the thread; harmless when never connected."""
         self._closing = True
-        self._waker.wake()
+        self._wakeup.wake()
         if self._thread is not None:
             self._thread.join()
-        self._waker.close()
+        self._wakeup.close()
 
-    def _run(self, link: Link) -> None:
+    def _run(self, connection: Connection) -> None:
         try:
-            self._listen(link)
+            self._listen(connection)
         finally:
-            self._arrived.put(None)  # whatever ended the thread, nobody waits for more
+            self._arrived.put(None)  # ends `arrivals`, for any end of the thread
 
-    def _listen(self, link: Link | None) -> None:
+    def _listen(self, connection: Connection | None) -> None:
         connected_s = time.monotonic()
-        while link is not None:
+        while connection is not None:
             try:
                 while not self._closing:
-                    link.pump(self._waker, 1.0)
+                    connection.loop_once(1.0)
                 break
             except (BrokerError, CredentialsError) as error:
-                link.close()
-                self._tell(connected=False, text=f"{error}; trying again")
-                link = self._dial_again(time.monotonic() - connected_s)
+                connection.close()
+                self._report(connected=False, text=f"{error}; trying again")
+                if time.monotonic() - connected_s >= _STABLE_S:
+                    self._backoff.reset()
+                connection = self._connect_again()
                 connected_s = time.monotonic()
-        if link is not None:
-            link.close()
+        if connection is not None:
+            connection.close()
 
-    def _dial_again(self, connected_s: float) -> Link | None:
-        """Try until it works; None once closed."""
+    def _connect_again(self) -> Connection | None:
+        """Connect, with retries; return None once closed."""
         while not self._closing:
-            self._waker.wait(self._backoff.next_s(connected_s=connected_s))
-            connected_s = 0.0
+            self._wakeup.wait(self._backoff.next_s())
             try:
-                link = self._dial()
+                connection = self._connect()
             except (BrokerError, CredentialsError) as error:
                 logger.debug("still no broker: %s", error)
             else:
-                self._tell(connected=True, text=f"listening again at {self._settings}")
-                return link
+                self._report(connected=True, text=f"listening again at {self._settings}")
+                return connection
         return None
 
-    def _dial(self) -> Link:
-        link = self._dialer.dial(self._waker, lambda: 0.0 if self._closing else math.inf)
-        link.on_message = self._on_message
+    def _connect(self) -> Connection:
+        connection = self._connector.connect(lambda: 0.0 if self._closing else math.inf)
+        connection.on_message = self._on_message
         try:
-            link.subscribe(EVERYTHING)
+            connection.subscribe(EVERYTHING)
         except BrokerError:
-            link.close()
+            connection.close()
             raise
-        return link
+        return connection
 
-    def _tell(self, *, connected: bool, text: str) -> None:
-        self._arrived.put(LinkNews(connected=connected, text=text))
+    def _report(self, *, connected: bool, text: str) -> None:
+        self._arrived.put(ConnectionChange(connected=connected, text=text))
 
     def _on_message(self, message: Message) -> None:
-        self._arrived.put(Received(message.topic, message.payload, message.retain))
+        self._arrived.put(ReceivedMessage(message.topic, message.payload, message.retain))

@@ -1,4 +1,4 @@
-"""A live table on the terminal, with the log's lines above it."""
+"""The live table on the terminal, with the log's lines above it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ _FRAMES_PER_S = 8
 def live_screen(
     render: Callable[[], RenderableType], console: Console | None = None
 ) -> Iterator[None]:
-    """Draw what `render` returns again and again, and once more at the end.
+    """Draw the result of `render` again and again, and once more at the end.
 
-    What is written to stderr meanwhile stands above, one line after the other, if it would come out
-    on a terminal; a log that was redirected goes where it was sent.
+    Lines written to stderr meanwhile appear above it; a redirected stderr is left alone.
 
     Args:
-        render: called from a thread of its own.
+        render: called from a separate thread.
         console: the terminal; by default the one on stdout.
     """
     screen = _Screen(
@@ -47,19 +46,19 @@ def live_screen(
 
 
 class _Screen(Live):
-    """A `Live` whose frames and whose lines above never mix."""
+    """A `Live` with access to its lock."""
 
     @property
     def drawing(self) -> RLock:
-        """Held while a frame is drawn."""
+        """The lock held while a frame is drawn."""
         return self._lock
 
 
 class _Above(FileProxy):
-    """Writes lines above a running screen, and straight to the file before and after.
+    """A file that writes above a running screen, and directly to stderr before and after.
 
     rich's own redirection draws in the thread that writes, beside the one that refreshes: both
-    then erase the same old frame, and one of the two new ones stays for good.
+    then erase the same old frame, and one of the two new ones stays on the screen.
     """
 
     def __init__(self, screen: _Screen, file: IO[str]) -> None:

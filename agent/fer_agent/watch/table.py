@@ -1,4 +1,4 @@
-"""What a subscriber knows, drawn: a table for terminals, a line a message for everything else."""
+"""The live table of all devices, and each message as a plain line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fer_agent.models.emotions import EMOTIONS, NOBODY, UNCERTAIN
-from fer_agent.mqtt.messages import Kind
+from fer_agent.mqtt.messages import MessageKind
 from fer_agent.mqtt.payloads import (
     AlertPayload,
     CameraStatusPayload,
@@ -18,7 +18,7 @@ from fer_agent.mqtt.payloads import (
     InfoPayload,
     StatusPayload,
 )
-from fer_agent.watch.listener import LinkNews
+from fer_agent.watch.listener import ConnectionChange
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from fer_agent.mqtt.messages import Topic
     from fer_agent.mqtt.payloads import Payload
-    from fer_agent.watch.listener import Received
+    from fer_agent.watch.listener import ReceivedMessage
 
 _EVENTS_SHOWN = 10
 _TRACKS_SHOWN = 8
@@ -61,49 +61,50 @@ class _Device:
 
 
 class LiveTable:
-    """The devices of a broker as their messages tell; a live view draws it from its own thread."""
+    """The state of a broker's devices from their messages; may be drawn from another thread."""
 
     def __init__(self, title: str) -> None:
         self._title = title
         self._lock = threading.Lock()
-        self._link = ""
+        self._broken = ""
         self._devices: dict[str, _Device] = {}
         self._events: deque[tuple[Topic, EventMessage]] = deque(maxlen=_EVENTS_SHOWN)
         self._ids: deque[str] = deque(maxlen=1000)
 
-    def take(self, arrived: Received | LinkNews) -> str | None:
-        """Take one arrival in.
+    def take(self, arrived: ReceivedMessage | ConnectionChange) -> str | None:
+        """Update the state by one arrival.
 
         Returns:
-            It as a plain line; None for one that says nothing new to a reader, such as an event
-            delivered twice or a heartbeat without a change.
+            The arrival as a plain line; None for one without news, such as an event delivered
+            twice or a heartbeat without a change.
         """
         with self._lock:
-            return self._take(arrived)
+            text = self._take(arrived)
+        return f"{time.strftime('%H:%M:%S')} {text}" if text else None
 
     def render(self) -> RenderableType:
-        """Draw everything known; a rich renderable, from any thread."""
+        """Return the table as a rich renderable; may be called from any thread."""
         with self._lock:
             return self._render()
 
-    def _take(self, arrived: Received | LinkNews) -> str | None:
-        if isinstance(arrived, LinkNews):
-            self._link = "" if arrived.connected else arrived.text
-            return f"{time.strftime('%H:%M:%S')} {arrived.text}"
-        said = arrived.read()
-        if said is None:
-            return None
-        topic, payload = said
+    def _take(self, arrived: ReceivedMessage | ConnectionChange) -> str:
+        if isinstance(arrived, ConnectionChange):
+            self._broken = "" if arrived.connected else arrived.text
+            return arrived.text
+        message = arrived.read()
+        if message is None:
+            return ""
+        topic, payload = message
         device = self._devices.setdefault(topic.device_id, _Device())
         text = self._note(device, topic, payload)
-        return f"{time.strftime('%H:%M:%S')} {topic.device_id} {text}" if text else None
+        return f"{topic.device_id} {text}" if text else ""
 
     def _render(self) -> RenderableType:
         from rich.console import Group  # noqa: PLC0415 - only a terminal needs rich
 
         parts: list[RenderableType] = [self._title]
-        if self._link:
-            parts.append(f"[red]{_plain(self._link)}[/]")
+        if self._broken:
+            parts.append(f"[red]{_plain(self._broken)}[/]")
         if not self._devices:
             parts.append("[dim]waiting for a device[/]")
         for name, device in self._devices.items():
@@ -112,8 +113,8 @@ class LiveTable:
         return Group(*parts)
 
     def _note(self, device: _Device, topic: Topic, payload: Payload | str | None) -> str:
-        """Keep what a message says; return it in words, empty when nothing changed."""
-        if topic.kind is Kind.ALERT:
+        """Store a message; return it in words, empty when nothing changed."""
+        if topic.kind is MessageKind.ALERT:
             return _note_alert(device, topic.name, payload)
         camera = device.cameras.setdefault(topic.name, _Camera()) if topic.name else _Camera()
         text = ""
@@ -211,7 +212,7 @@ def _headline(name: str, device: _Device) -> str:
         lines[0] += f" · {_plain(model.name)} · context {_plain(device.info.deployment_context)}"
     if device.health is not None:
         lines.append(f"  {_health_text(device.health)}")
-    if not _is_gone(device):  # what its cameras said last means nothing now
+    if not _is_gone(device):  # else the cameras' last messages are out of date
         lines += [_camera_line(name, camera) for name, camera in device.cameras.items()]
     lines += [f"  [red]{_plain(alert.text)}[/]" for alert in device.alerts.values()]
     return "\n".join(lines)
@@ -270,5 +271,5 @@ def _bar(share: float, word: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Take a device's words as words: rich would read square brackets as its markup."""
+    """Escape a device's text, as rich reads square brackets as markup."""
     return text.replace("[", r"\[")

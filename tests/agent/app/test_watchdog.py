@@ -47,9 +47,9 @@ def listener(tmp_path: Path) -> Iterator[Listener]:
     one.socket.close()
 
 
-def feed(watchdog: Watchdog, *ended: str) -> None:
+def notify(watchdog: Watchdog, *ended: str) -> None:
     time.sleep(0.002)  # longer than the watchdog's interval, so that no call counts as too early
-    watchdog.feed(ended)
+    watchdog.notify(ended)
 
 
 def test_ready_and_stopping_are_told(listener: Listener) -> None:
@@ -65,35 +65,35 @@ def test_sign_of_life_is_withheld_while_a_worker_stands_still(
     turns = {"front": 0, "back": 0}
     pulses = {name: lambda name=name: turns[name] for name in turns}
     watchdog = Watchdog(pulses, ServiceManager(listener.environ))
-    feed(watchdog)
+    notify(watchdog)
     turns |= {"front": 1, "back": 1}
-    feed(watchdog)
+    notify(watchdog)
     assert [message.split("\n")[0] for message in listener.heard()] == ["WATCHDOG=1"] * 2
     turns["front"] = 2
     with caplog.at_level(logging.WARNING):
-        feed(watchdog)
-        feed(watchdog)
+        notify(watchdog)
+        notify(watchdog)
     assert listener.heard() == []
     assert [one.getMessage().split(";")[0] for one in caplog.records] == [
         "camera back does not move",
         "camera front, back does not move",
     ]
     turns |= {"front": 3, "back": 2}
-    feed(watchdog)
+    notify(watchdog)
     assert len(listener.heard()) == 1
 
 
 def test_worker_that_ended_is_not_waited_for(listener: Listener) -> None:
     watchdog = Watchdog({"clip": lambda: 7}, ServiceManager(listener.environ))
-    feed(watchdog)
-    feed(watchdog, "clip")
+    notify(watchdog)
+    notify(watchdog, "clip")
     assert listener.heard()[-1] == "WATCHDOG=1\nSTATUS=0 of 1 cameras run"
 
 
 def test_nothing_is_said_where_nobody_listens() -> None:
     watchdog = Watchdog({"front": lambda: 0}, ServiceManager({}))
     watchdog.ready()
-    watchdog.feed()
+    watchdog.notify()
     assert watchdog.interval_s == float("inf")
 
 
@@ -105,7 +105,7 @@ def test_variables_meant_for_another_process_are_ignored(listener: Listener) -> 
 def test_lost_message_is_logged_and_nothing_more(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "gone")}).tell("READY=1")
+    ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "gone")}).notify("READY=1")
     assert "cannot tell systemd READY=1" in caplog.text
 
 

@@ -28,17 +28,21 @@ ONE_MODEL = ("--model", "microexpnet-fer2013")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
+def settings(folder: Path) -> dict[str, str]:
+    """The cascade as detector, which is always there, and a store in a folder."""
+    return {
+        "FER_AGENT__MODELS__PATH": str(folder / "store"),
+        "FER_AGENT__DETECTOR__BACKEND": "haar",
+    }
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start `fer-agent bench` with a store of its own, and the cascade, which is always there."""
+    """A function that starts `fer-agent bench` as a process, for a signal to end it."""
 
     def start_bench(*arguments: object) -> subprocess.Popen[str]:
         kept = {name: text for name, text in os.environ.items() if not name.startswith("FER_")}
-        env = {
-            "XDG_CONFIG_HOME": str(tmp_path),
-            "FER_AGENT__MODELS__PATH": str(tmp_path / "store"),
-            "FER_AGENT__DETECTOR__BACKEND": "haar",
-        }
+        env = {"XDG_CONFIG_HOME": str(tmp_path), **settings(tmp_path)}
         # A shell in the background lets its children ignore Ctrl-C; a terminal does not.
         code = (
             "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -62,13 +66,14 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 @pytest.fixture
-def bench(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., Any]:
-    """Run `fer-agent bench` to its end; returns exit code, stdout and stderr."""
+def bench(
+    fer_agent: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> Callable[..., Any]:
+    """A function that runs `fer-agent bench`; returns exit code, stdout and stderr."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        process = start(*arguments)
-        stdout, stderr = process.communicate(timeout=PATIENCE_S)
-        return process.returncode, stdout, stderr
+        done = fer_agent("bench", *arguments, **settings(tmp_path))
+        return done.returncode, done.stdout, done.stderr
 
     return run
 

@@ -178,7 +178,7 @@ def test_a_page_has_every_table_and_its_pictures(new_report: NewReport, tmp_path
 
 
 def test_bars_are_as_long_as_what_they_show() -> None:
-    rows = [plots.Bar("a", (("x", 2.0), ("y", 1.0)), ""), plots.Bar("b", (("x", 4.0),), "")]
+    rows = [plots.PlotBar("a", (("x", 2.0), ("y", 1.0)), ""), plots.PlotBar("b", (("x", 4.0),), "")]
     svg = ET.fromstring(plots.bars("title & more", rows))
     space = "{http://www.w3.org/2000/svg}"
     wide = [

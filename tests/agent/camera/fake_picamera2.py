@@ -88,7 +88,7 @@ class MappedArray:
         return self._array
 
 
-class Job:
+class CaptureJob:
     def __init__(self) -> None:
         self.future: concurrent.futures.Future[CompletedRequest] = concurrent.futures.Future()
 
@@ -114,7 +114,7 @@ class Picamera2:
         self.is_running = False
         self.is_closed = False
         self.is_wedged = False
-        self.jobs: list[Job] = []
+        self.jobs: list[CaptureJob] = []
         self.shade = 0
         self.thread = threading.Thread(target=self._loop, name="fake-libcamera", daemon=True)
         world.cameras.append(self)
@@ -145,13 +145,13 @@ class Picamera2:
     def close(self) -> None:
         self.is_closed = True
 
-    def capture_request(self, wait: bool | None = None) -> Job:
+    def capture_request(self, wait: bool | None = None) -> CaptureJob:
         assert wait is False
-        job = Job()
+        job = CaptureJob()
         self.jobs.append(job)
         return job
 
-    def wait(self, job: Job, timeout: float | None = None) -> CompletedRequest:
+    def wait(self, job: CaptureJob, timeout: float | None = None) -> CompletedRequest:
         return job.future.result(timeout)
 
     def _loop(self) -> None:

@@ -4,7 +4,7 @@ from fer_agent.camera.alerts import with_alert
 from fer_agent.vision.records import CameraState, CameraStatus
 
 
-class Board:
+class AlertList:
     def __init__(self) -> None:
         self.standing: dict[str, str] = {"camera-door": "from the run before"}
 
@@ -16,8 +16,8 @@ class Board:
 
 
 def test_the_alert_stands_exactly_while_the_camera_is_offline() -> None:
-    board, heard = Board(), list[CameraStatus]()
-    listen = with_alert(heard.append, board, "door")
+    alerts, heard = AlertList(), list[CameraStatus]()
+    listen = with_alert(heard.append, alerts, "door")
     statuses = [
         CameraStatus(CameraState.ONLINE),
         CameraStatus(CameraState.OFFLINE, "unplugged"),
@@ -27,7 +27,7 @@ def test_the_alert_stands_exactly_while_the_camera_is_offline() -> None:
     standing = []
     for status in statuses:
         listen(status)
-        standing.append(dict(board.standing))
+        standing.append(dict(alerts.standing))
     assert heard == statuses
     assert standing == [
         {},
@@ -38,6 +38,6 @@ def test_the_alert_stands_exactly_while_the_camera_is_offline() -> None:
 
 
 def test_a_disabled_camera_is_no_fault() -> None:
-    board = Board()
-    with_alert(lambda _: None, board, "door")(CameraStatus(CameraState.DISABLED, "by choice"))
-    assert board.standing == {}
+    alerts = AlertList()
+    with_alert(lambda _: None, alerts, "door")(CameraStatus(CameraState.DISABLED, "by choice"))
+    assert alerts.standing == {}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class OneFace:
+class OneLargeFace:
     def detect(self, frame: Frame) -> Faces:
         return Faces(
             xyxy=np.array([[10, 10, 40, 60]], np.float32),
@@ -40,7 +40,7 @@ def folder(path: Path, luma: Any) -> Path:
 
 def look(path: Path, **settings: Any) -> tuple[CameraReport, Frame]:
     config = CameraConfig(source=str(path), fps=100.0, **settings)
-    return probe("tried", config, seconds=5, long_side=320, detector=OneFace())
+    return probe("tried", config, seconds=5, long_side=320, detector=OneLargeFace())
 
 
 SHARP = np.random.default_rng(5).integers(60, 200, (480, 640), dtype=np.uint8)

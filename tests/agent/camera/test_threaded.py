@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from scripted_source import ScriptedSource, Statuses, Step, open_fails, picture, read_fails
 
-from fer_agent.camera import backoff, capture, threaded
+from fer_agent.camera import capture, threaded
 from fer_agent.camera.threaded import ThreadedCamera
 from fer_agent.errors import CameraError
+from fer_agent.system.backoff import Backoff
 from fer_agent.vision.records import Frame, Gap
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _no_thread_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(capture, "Backoff", partial(backoff.Backoff, first_s=0.02, cap_s=0.1))
+    monkeypatch.setattr(capture, "FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr(capture, "LONGEST_WAIT_S", 0.1)
     before = set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - before:
@@ -303,13 +305,15 @@ def test_waits_go_on_growing_until_pictures_came_for_a_minute(
     longest_s: list[float] = []
     clock = ShiftedClock()
 
-    class Noted(backoff.Backoff):
-        def next_s(self) -> float:
-            wait_s = super().next_s()
+    class Noted(Backoff):
+        def next_s(self, *, hopeless: bool = False) -> float:
+            wait_s = super().next_s(hopeless=hopeless)
             longest_s.append(wait_s)
             return wait_s
 
-    monkeypatch.setattr(capture, "Backoff", partial(Noted, first_s=0.01, cap_s=0.16))
+    monkeypatch.setattr(capture, "Backoff", Noted)
+    monkeypatch.setattr(capture, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(capture, "LONGEST_WAIT_S", 0.16)
     monkeypatch.setattr(capture, "time", clock)
     flaps = [picture(), picture(), read_fails("loose plug")] * 5
     minute = [picture(), partial(clock.move_on, 59), picture(), read_fails("loose plug")]
@@ -338,12 +342,3 @@ def test_a_taker_that_works_for_longer_than_a_gap_is_no_fault_of_the_camera(
     one.close()
     assert all(isinstance(item, Frame) for item in items)
     assert statuses.words() == ["online"]
-
-
-def test_waits_grow_to_a_cap_and_start_again_after_good_times() -> None:
-    waits = backoff.Backoff(first_s=1, cap_s=5)
-    steps = [waits.next_s() for _ in range(6)]
-    limits = [1, 2, 4, 5, 5, 5]
-    assert all(limit / 2 <= step <= limit for step, limit in zip(steps, limits, strict=True))
-    waits.reset()
-    assert waits.next_s() <= 1

@@ -8,7 +8,7 @@ import pytest
 from scripted_source import ScriptedSource, Statuses
 
 from fer_agent.camera.threaded import ThreadedCamera
-from fer_agent.camera.view import OriginalCoordinates, View, ViewedCamera
+from fer_agent.camera.view import CameraView, OriginalCoordinates, ViewedCamera
 from fer_agent.config.model import CameraConfig
 from fer_agent.vision.records import EmotionEvent, EventKind, Frame, Gap, ModelIdentity
 
@@ -46,7 +46,7 @@ def found(image: Bgr) -> Float32Array:
 def test_boxes_come_back_to_where_they_are_in_the_original(
     rotate: Any, flip: Any, roi: tuple[float, float, float, float]
 ) -> None:
-    view = View(rotate, flip, roi)
+    view = CameraView(rotate, flip, roi)
     seen = view.apply(block_picture())
     boxes = np.stack([found(seen.luma), found(seen.bgr())])
     assert view.to_original(boxes, (WIDTH, HEIGHT)).tolist() == [list(BOX)] * 2
@@ -54,32 +54,32 @@ def test_boxes_come_back_to_where_they_are_in_the_original(
 
 def test_quarter_turn_is_clockwise() -> None:
     frame = Frame(np.array([[1, 2], [3, 4]], np.uint8), 1, 1)
-    assert View(rotate=90).apply(frame).luma.tolist() == [[3, 1], [4, 2]]
-    assert View(flip="horizontal").apply(frame).luma.tolist() == [[2, 1], [4, 3]]
-    assert View(flip="vertical").apply(frame).luma.tolist() == [[3, 4], [1, 2]]
+    assert CameraView(rotate=90).apply(frame).luma.tolist() == [[3, 1], [4, 2]]
+    assert CameraView(flip="horizontal").apply(frame).luma.tolist() == [[2, 1], [4, 3]]
+    assert CameraView(flip="vertical").apply(frame).luma.tolist() == [[3, 4], [1, 2]]
 
 
 def test_turned_luma_is_contiguous_and_time_stays() -> None:
-    seen = View(rotate=90).apply(block_picture())
+    seen = CameraView(rotate=90).apply(block_picture())
     assert seen.luma.flags.c_contiguous
     assert seen.size == (HEIGHT, WIDTH)
     assert (seen.captured_ns, seen.number) == (1, 1)
 
 
 def test_a_region_smaller_than_a_pixel_is_one_pixel() -> None:
-    view = View(roi=(0.999, 0.0, 1.0, 0.001))
+    view = CameraView(roi=(0.999, 0.0, 1.0, 0.001))
     assert view.apply(block_picture()).size == (1, 1)
 
 
 def test_gray_sources_stay_gray() -> None:
     frame = Frame(np.zeros((4, 6), np.uint8), 1, 1)
-    assert View(rotate=90).apply(frame).bgr().shape == (6, 4, 3)
+    assert CameraView(rotate=90).apply(frame).bgr().shape == (6, 4, 3)
 
 
 def test_configuration_makes_a_view_only_where_it_changes_something() -> None:
-    assert View.of(CameraConfig(source="0")) is None
-    view = View.of(CameraConfig(source="0", rotate=180, roi=[0.0, 0.5, 1.0, 1.0]))
-    assert view == View(180, "none", (0.0, 0.5, 1.0, 1.0))
+    assert CameraView.of(CameraConfig(source="0")) is None
+    view = CameraView.of(CameraConfig(source="0", rotate=180, roi=[0.0, 0.5, 1.0, 1.0]))
+    assert view == CameraView(180, "none", (0.0, 0.5, 1.0, 1.0))
 
 
 @pytest.mark.parametrize("roi", [[0.5, 0.0, 0.5, 1.0], [0.0, 0.0, 1.5, 1.0], [0.0, 0.0, 1.0]])
@@ -89,7 +89,7 @@ def test_a_region_outside_the_picture_is_refused(roi: list[float]) -> None:
 
 
 def test_events_speak_of_the_original_picture() -> None:
-    view = View(rotate=90)
+    view = CameraView(rotate=90)
     threaded = ThreadedCamera(
         ScriptedSource([block_picture(), Gap(1, "seam"), None]),
         name="up",
@@ -105,7 +105,7 @@ def test_events_speak_of_the_original_picture() -> None:
     assert isinstance(items[0], Frame)
     told: list[EmotionEvent] = []
 
-    class Listener:
+    class EventList:
         def publish(self, event: EmotionEvent) -> None:
             told.append(event)
 
@@ -122,6 +122,6 @@ def test_events_speak_of_the_original_picture() -> None:
         started_ns=1,
         model=ModelIdentity("net", "0" * 64),
     )
-    OriginalCoordinates(Listener(), camera, view).publish(event)
+    OriginalCoordinates(EventList(), camera, view).publish(event)
     assert told[0].xyxy.tolist() == list(BOX)
     assert told[0].frame_size == (WIDTH, HEIGHT)

@@ -23,7 +23,7 @@ def load(path: str, count: int) -> list[bytes]:
     return pictures + pictures[::-1]
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class WebCameraHandler(http.server.BaseHTTPRequestHandler):
     pictures: tuple[bytes, ...] = ()
 
     def do_GET(self) -> None:
@@ -43,8 +43,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def main(clip: str, port: str, count: str) -> None:
-    Handler.pictures = tuple(load(clip, int(count)))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", int(port)), Handler)
+    WebCameraHandler.pictures = tuple(load(clip, int(count)))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", int(port)), WebCameraHandler)
     sys.stdout.write(f"{server.server_port}\n")
     sys.stdout.flush()
     server.serve_forever()

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import jsonschema
 import pytest
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
     from pathlib import Path
 
@@ -17,23 +16,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Run `fer-agent config ...` as a process of its own whose home is a temporary folder."""
-
-    def run_command(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        kept = {name: text for name, text in os.environ.items() if not name.startswith("FER_")}
-        code = "from fer_agent.cli import main; main()"
-        return subprocess.run(
-            [sys.executable, "-c", code, "config", *arguments],
-            env=kept | {"XDG_CONFIG_HOME": str(tmp_path)} | env,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-
-    return run_command
+def run(fer_agent: Run) -> Run:
+    """A function that runs `fer-agent config`."""
+    return partial(fer_agent, "config")
 
 
 def test_written_configuration_is_valid(run: Run, tmp_path: Path) -> None:

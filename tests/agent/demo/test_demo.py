@@ -30,7 +30,7 @@ from fer_agent.demo.run import DEVICE_ID, SCENE, Demo, DemoOptions, DemoSummary
 from fer_agent.demo.scene import TOUR_S, Tour
 from fer_agent.errors import CameraError, ModelFileError, UsageError
 from fer_agent.models.store import file_sha256
-from fer_agent.watch.listener import LinkNews, Received, Watcher
+from fer_agent.watch.listener import ConnectionChange, ReceivedMessage, Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,12 +122,14 @@ def settings(store: Path, source: str = SCENE) -> AgentConfig:
     )
 
 
-def play(show: Demo, *, stop_at_first_event: bool = False) -> tuple[DemoSummary, list[Received]]:
-    arrivals: list[Received | LinkNews] = []
+def play(
+    show: Demo, *, stop_at_first_event: bool = False
+) -> tuple[DemoSummary, list[ReceivedMessage]]:
+    arrivals: list[ReceivedMessage | ConnectionChange] = []
 
-    def on_arrival(arrived: Received | LinkNews) -> None:
+    def on_arrival(arrived: ReceivedMessage | ConnectionChange) -> None:
         arrivals.append(arrived)
-        if stop_at_first_event and isinstance(arrived, Received) and arrived.event():
+        if stop_at_first_event and isinstance(arrived, ReceivedMessage) and arrived.event():
             show.stop()
 
     try:
@@ -135,7 +137,7 @@ def play(show: Demo, *, stop_at_first_event: bool = False) -> tuple[DemoSummary,
         summary = show.run(on_arrival)
     finally:
         show.close()
-    return summary, [arrived for arrived in arrivals if isinstance(arrived, Received)]
+    return summary, [arrived for arrived in arrivals if isinstance(arrived, ReceivedMessage)]
 
 
 def test_what_the_agent_publishes_is_what_the_subscriber_receives(store: Path) -> None:
@@ -165,14 +167,16 @@ class SlowToSayGoodbye(Watcher):
 
     def __init__(self, config: MqttConfig) -> None:
         super().__init__(config)
-        self._goodbyes: list[Received] = []
+        self._goodbyes: list[ReceivedMessage] = []
 
-    def next(self, timeout_s: float) -> Received | LinkNews | None:
+    def next(self, timeout_s: float) -> ReceivedMessage | ConnectionChange | None:
         arrived = super().next(timeout_s)
-        if isinstance(arrived, Received) and is_goodbye(arrived):
+        if isinstance(arrived, ReceivedMessage) and is_goodbye(arrived):
             self._goodbyes.append(arrived)
             return None
-        agent_is_gone = all(each.name != "demo-agent" for each in threading.enumerate())
+        agent_is_gone = not any(
+            each.name.startswith("demo-agent") for each in threading.enumerate()
+        )
         if arrived is None and agent_is_gone and self._goodbyes:
             return self._goodbyes.pop(0)
         return arrived
@@ -181,12 +185,12 @@ class SlowToSayGoodbye(Watcher):
 class NeverSaysGoodbye(Watcher):
     """Never hears `stopped`."""
 
-    def next(self, timeout_s: float) -> Received | LinkNews | None:
+    def next(self, timeout_s: float) -> ReceivedMessage | ConnectionChange | None:
         arrived = super().next(timeout_s)
-        return None if isinstance(arrived, Received) and is_goodbye(arrived) else arrived
+        return None if isinstance(arrived, ReceivedMessage) and is_goodbye(arrived) else arrived
 
 
-def is_goodbye(message: Received) -> bool:
+def is_goodbye(message: ReceivedMessage) -> bool:
     return message.topic.endswith("/status") and b'"stopped"' in message.payload
 
 
@@ -205,7 +209,7 @@ def test_a_goodbye_that_never_comes_is_not_waited_for_for_ever(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "Watcher", NeverSaysGoodbye)
-    monkeypatch.setattr(demo, "_LAST_WORDS_S", 0.5)
+    monkeypatch.setattr(demo, "_DELIVERY_S", 0.5)
     show = Demo(DemoOptions(seconds=TOUR_S, settings=settings(store)))
     summary, received = play(show, stop_at_first_event=True)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     AsFrame = Callable[[Bgr], Frame]
 
 
-class CountingSession:
+class SizeRecordingSession:
     """YuNet, and the input sizes it was asked for."""
 
     def __init__(self, session: OnnxSession) -> None:
@@ -131,7 +131,7 @@ def test_boxes_are_pixels_of_the_frame_whatever_its_size(
 def test_a_wide_frame_is_padded_and_not_stretched(
     yunet: OnnxSession, astronaut: Bgr, as_frame: AsFrame
 ) -> None:
-    session = CountingSession(yunet)
+    session = SizeRecordingSession(yunet)
     detector = YuNetDetector(session, DetectorConfig())
     session.sizes.clear()
     wide = np.zeros((512, 1000, 3), np.uint8)
@@ -175,7 +175,7 @@ def test_a_face_that_fills_the_frame_is_found_by_a_second_look_if_need_be(
     long_side: int,
     looks: list[tuple[int, int]],
 ) -> None:
-    session = CountingSession(yunet)
+    session = SizeRecordingSession(yunet)
     detector = YuNetDetector(session, DetectorConfig(long_side=long_side))
     session.sizes.clear()
     close = astronaut[80:170, 165:285]  # hair and chin are outside
@@ -186,7 +186,7 @@ def test_a_face_that_fills_the_frame_is_found_by_a_second_look_if_need_be(
 
 
 def test_an_empty_scene_costs_one_look(yunet: OnnxSession, as_frame: AsFrame) -> None:
-    session = CountingSession(yunet)
+    session = SizeRecordingSession(yunet)
     detector = YuNetDetector(session, DetectorConfig())
     session.sizes.clear()
     ramp = np.repeat(np.linspace(0, 255, 640).astype(np.uint8)[np.newaxis], 480, axis=0)

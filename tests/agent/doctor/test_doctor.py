@@ -56,8 +56,13 @@ def config(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+def examine(path: Path | None) -> doctor.Report:
+    """Run all checks but the imports of packages, which take seconds each."""
+    return doctor.examine(path, imports=())
+
+
 def ids(path: Path) -> set[str]:
-    return {finding.id for finding in doctor.examine(path).findings}
+    return {finding.id for finding in examine(path).findings}
 
 
 def broker_ids(path: Path) -> set[str]:
@@ -146,7 +151,7 @@ def test_certificate_that_does_not_fit_the_clock_is_found(
 def test_wrong_configuration_ends_the_checks_that_need_one(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.toml"
     wrong.write_text("[detektor]\n")
-    report = doctor.examine(wrong)
+    report = examine(wrong)
     assert report.findings[0].id == "config-invalid"
     assert "packages" in report.checked
     assert "cameras" not in report.checked
@@ -155,16 +160,17 @@ def test_wrong_configuration_ends_the_checks_that_need_one(tmp_path: Path) -> No
 def test_missing_and_forbidden_configurations_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Private, because nothing but a test may move /etc.
     monkeypatch.setattr(loading, "_SYSTEM_FILE", tmp_path / "etc/config.toml")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    finding = doctor.examine(None).findings[-1]
+    finding = examine(None).findings[-1]
     assert (finding.id, finding.command.split()[:3]) == (
         "config-missing",
         ["fer-agent", "config", "init"],
     )
     if os.geteuid() != 0:
         (tmp_path / "etc").mkdir(mode=0)
-        assert doctor.examine(None).findings[-1].id == "config-forbidden"
+        assert examine(None).findings[-1].id == "config-forbidden"
 
 
 def test_model_of_another_hash_is_found(config: Callable[..., Path], tmp_path: Path) -> None:
@@ -197,7 +203,7 @@ class Picamera2:
 def picamera2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file of a picamera2 that stands in for the Pi's."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(doctor_camera, "_DEVICES", tmp_path)
+    monkeypatch.setattr(doctor_camera, "DEVICES", tmp_path)
     path = tmp_path / "picamera2.py"
     path.write_text(PICAMERA2)
     return path
@@ -249,7 +255,7 @@ def test_pi_camera_in_use_names_who_locked_its_media_device(picamera2: Path) -> 
 
 
 def test_csi_camera_without_argus_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_camera, "_ARGUS_SOCKET", tmp_path / "argus_socket")
+    monkeypatch.setattr(doctor_camera, "ARGUS_SOCKET", tmp_path / "argus_socket")
     finding = doctor_camera.examine("main", "csi:0", tmp_path)
     assert finding is not None
     assert "nvargus-daemon" in finding.command
@@ -269,7 +275,7 @@ def terminal() -> Iterator[Path]:
         masters.append(near)
         device = Path(os.ttyname(far))
         os.close(far)
-        if doctor_camera._holder(device) is None:
+        if doctor_camera.holder_of(device) is None:
             break
     yield device
     for near in masters:
@@ -286,7 +292,7 @@ def test_camera_held_by_another_program_names_it(terminal: Path) -> None:
     ) as other:
         try:
             other.stdout.readline()  # type: ignore[union-attr]  # it is a pipe
-            found = doctor_camera._holder(terminal)
+            found = doctor_camera.holder_of(terminal)
         finally:
             other.stdin.close()  # type: ignore[union-attr]  # it is a pipe
     assert found == other.pid
@@ -299,7 +305,7 @@ def test_forbidden_camera_names_the_user_and_the_group(
     clip.write_bytes(b"")
     clip.chmod(stat.S_IRUSR)
     nobody = pwd.getpwnam("nobody")
-    monkeypatch.setattr(doctor_camera, "_service_user", lambda: nobody)
+    monkeypatch.setattr(doctor_camera, "service_user", lambda: nobody)
     problem = doctor_camera.examine("main", str(clip), tmp_path)
     if os.geteuid() == nobody.pw_uid:
         pytest.skip("the test runs as nobody")
@@ -329,7 +335,7 @@ def test_two_opencvs_are_found(config: Callable[..., Path], tmp_path: Path) -> N
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 4.11\n")
     sys.path.insert(0, str(tmp_path / "site"))
     try:
-        found = doctor.examine(config()).findings
+        found = examine(config()).findings
     finally:
         sys.path.remove(str(tmp_path / "site"))
     (twice,) = [one for one in found if one.id == "opencv-twice"]
@@ -341,7 +347,7 @@ def test_interpreter_of_another_abi_is_found(
 ) -> None:
     (tmp_path / "libcamera").mkdir()
     (tmp_path / "libcamera/_libcamera.cpython-39-aarch64-linux-gnu.so").touch()
-    monkeypatch.setattr(doctor_packages, "_SYSTEM_PACKAGES", tmp_path)
+    monkeypatch.setattr(doctor_packages, "SYSTEM_PACKAGES", tmp_path)
     assert "picamera2-abi" in ids(config())
 
 

@@ -25,12 +25,12 @@ def _forget() -> None:
         cuda.cuda_thread().close()
     cuda.cuda_thread.cache_clear()
     tensorrt.trt_logger.cache_clear()
-    available._is_there.cache_clear()
+    available.is_here.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] in ("tensorrt", "pycuda")]:
         del sys.modules[name]
 
 
-class Machine:
+class GpuMachine:
     """A machine with a GPU; processes that are started on it have it too."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, violations: Path) -> None:
@@ -71,9 +71,9 @@ class Machine:
 @pytest.fixture
 def new_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], Any]:
     @contextmanager
-    def make() -> Iterator[Machine]:
+    def make() -> Iterator[GpuMachine]:
         _forget()
-        machine = Machine(monkeypatch, tmp_path / "violations")
+        machine = GpuMachine(monkeypatch, tmp_path / "violations")
         yield machine
         machine.check()
 
@@ -81,7 +81,7 @@ def new_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[],
 
 
 @pytest.fixture
-def gpu(new_machine: Callable[[], Any]) -> Iterator[Machine]:
+def gpu(new_machine: Callable[[], Any]) -> Iterator[GpuMachine]:
     """A machine with a GPU and TensorRT 10.3, whose rules are checked at the end."""
     pytest.importorskip("onnx", reason="onnx comes with the trainer extra")
     with new_machine() as machine:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
-def asked_anew() -> Iterator[None]:
-    available._is_there.cache_clear()
+def asked_again() -> Iterator[None]:
+    available.is_here.cache_clear()
     yield
-    available._is_there.cache_clear()
+    available.is_here.cache_clear()
 
 
 def with_packages(monkeypatch: pytest.MonkeyPatch, *packages: str, native: bool) -> None:

@@ -3,13 +3,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from fer_agent.errors import ModelFileError
-from fer_agent.inference import prepared
+from fer_agent.inference import noise, prepared
 from fer_agent.inference.onnx import WEIGHTS_NAME, OnnxSession
 from fer_agent.models.store import find_model
 from fer_agent.system import board
@@ -102,7 +102,7 @@ def test_what_a_power_cut_left_is_swept_away(store: Path) -> None:
 
 
 def test_only_the_newest_few_stay(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared, "_KEPT", 2)
+    monkeypatch.setattr(prepared, "KEPT", 2)
     for number in range(3):
         monkeypatch.setattr(board, "instruction_sets", lambda number=number: str(number))
         open_prepared(store)
@@ -122,14 +122,14 @@ def test_store_that_cannot_be_written_gets_the_file_itself(store: Path) -> None:
 def test_preparation_that_answers_otherwise_is_not_kept(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = prepared._probe
+    make_input = noise.make_input
 
-    def spoil(session: OnnxSession) -> NDArray[np.generic]:
+    def spoil(*arguments: Any) -> NDArray[np.generic]:
         path = store / ".state" / "prepared" / ".part" / WEIGHTS_NAME
         path.write_bytes(bytes(path.stat().st_size))
-        return write(session)
+        return make_input(*arguments)
 
-    monkeypatch.setattr(prepared, "_probe", spoil)
+    monkeypatch.setattr(noise, "make_input", spoil)
     session = open_prepared(store)
     assert folders(store) == []
     np.testing.assert_allclose(

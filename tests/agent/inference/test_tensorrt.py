@@ -18,7 +18,7 @@ from fer_agent.app.networks import load_classifier
 from fer_agent.bench.crowd import CrowdSource
 from fer_agent.config.model import ClassifierConfig, DetectorConfig
 from fer_agent.detector.yunet import YuNetDetector
-from fer_agent.errors import ConfigError, InferenceError, ModelContractError, UnavailableError
+from fer_agent.errors import ConfigError, InferenceError, UnavailableError
 from fer_agent.inference import available, engine_build, engine_file, engines, golden
 from fer_agent.inference.cuda import CudaThread, cuda_thread
 from fer_agent.inference.engines import EngineError
@@ -60,7 +60,8 @@ def open_built(
     """A function that opens the shipped model's engine, built by a test before this one."""
 
     def opened() -> TensorRtSession:
-        open_model(model, TRT, built, golden.of_model(model))
+        if not list(built.rglob("*.engine")):
+            open_model(model, TRT, built, golden.of_model(model))
         if not (tmp_path / "store").exists():
             shutil.copytree(built, tmp_path / "store")
         session = open_model(model, TRT, tmp_path / "store", golden.of_model(model))
@@ -165,7 +166,7 @@ def test_an_engine_of_another_board_is_never_loaded_and_one_is_built_here(
     before = stored(tmp_path)[0].read_bytes()
     gpu.set(**change)
     assert open_trt().run(crops(1))["logits"].shape == (1, 7)
-    assert f"was built for something else: {words}; it is built anew" in caplog.text
+    assert f"was built for something else: {words}; it is built again" in caplog.text
     assert stored(tmp_path)[0].read_bytes() != before
     assert len(stored(tmp_path)) == 1
 
@@ -204,10 +205,10 @@ def test_a_damaged_engine_is_never_handed_on(
     assert whole.plan == b"plan" * 99
     path.write_bytes(damaged_by(cut, path.read_bytes()))
     assert engine_file.read(path, key) is None
-    assert "built anew" in caplog.text
+    assert "built again" in caplog.text
 
 
-def test_a_damaged_engine_is_built_anew(
+def test_a_damaged_engine_is_built_again(
     open_built: Callable[[], TensorRtSession],
     open_trt: Callable[..., TensorRtSession],
     tmp_path: Path,
@@ -270,13 +271,15 @@ def test_what_goes_wrong_in_a_build_is_told_and_leaves_nothing(
         assert open_trt().run(crops(1))["logits"].shape == (1, 7)
 
 
-def test_a_network_that_tensorrt_cannot_read_is_named(gpu: Any, tmp_path: Path) -> None:
+def test_a_network_that_tensorrt_cannot_read_is_named(
+    gpu: Any, model: StoredModel, tmp_path: Path
+) -> None:
     path = tmp_path / "odd.onnx"
     path.write_bytes(b"odd" * 100)
-    key = some_key()
-    task = engine_build.Task(network=path, answers=path, path=tmp_path / "x", key=key)
-    with pytest.raises(ModelContractError, match=r"cannot read odd\.onnx: failed to parse"):
-        engine_build._serialized(task, lambda _said: None)
+    profile = engines.rows_profile((1, 48, 48))
+    network = engines.Network(path, "fp32", profile, golden.of_model(model))
+    with pytest.raises(engines.EngineError, match=r"cannot read odd\.onnx: failed to parse"):
+        engines.open_engine(network, tmp_path)
 
 
 def test_progress_is_told(gpu: Any, model: StoredModel, tmp_path: Path) -> None:
@@ -308,9 +311,9 @@ OPEN = f"""\
 import sys
 from pathlib import Path
 from fer_agent.inference import golden
-from fer_agent.models import store
 from fer_agent.inference.setting import Setting
 from fer_agent.inference.opening import open_model
+from fer_agent.models.store import find_model
 model = find_model({NAME!r})
 session = open_model(
     model, Setting(runtime="tensorrt"), Path(sys.argv[1]), golden.of_model(model)
@@ -447,9 +450,11 @@ def test_onnx_runtime_serves_while_the_engine_is_built(
     plain = OnnxSession(model.verified_file())
     assert np.array_equal(session.run(crops(2))["logits"], plain.run(crops(2))["logits"])
     wait_for(lambda: told == ["tensorrt"])
-    assert isinstance(session._current, TensorRtSession)
     assert np.allclose(session.run(crops(2))["logits"], plain.run(crops(2))["logits"], atol=1e-4)
     assert f"the engine of {NAME} is built to 50 %" in caplog.text
+    gpu.set(fault="no-execute")
+    session.run(crops(2))
+    assert "going back to the plain runtime" in caplog.text
 
 
 def test_onnx_runtime_goes_on_when_the_build_dies(
@@ -529,7 +534,7 @@ def test_the_agent_runs_its_model_on_the_runtime_of_its_configuration(
 def test_a_runtime_of_the_configuration_that_is_not_here_is_a_wrong_configuration(
     model: StoredModel, tmp_path: Path
 ) -> None:
-    available._is_there.cache_clear()
+    available.is_here.cache_clear()
     if "tensorrt" in available.available():
         pytest.skip("this machine has TensorRT")
     with pytest.raises(ConfigError, match=r"classifier.runtime: .* only: onnx") as caught:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from fer_agent.app.networks import load_classifier
@@ -22,15 +24,16 @@ from fer_agent.errors import (
 from fer_agent.inference.opening import Opener
 from fer_agent.inference.setting import PLAIN, Setting
 from fer_agent.measure import record
-from fer_agent.measure.build import Build, settings
 from fer_agent.measure.fingerprint import model_sha256, of_this_board
-from fer_agent.measure.record import Choice, Measurement, best
+from fer_agent.measure.record import MeasuredChoice, Measurement, best
 from fer_agent.measure.renewal import renew
 from fer_agent.measure.resolve import resolve
+from fer_agent.measure.search import SettingSearch, settings, with_loss
 from fer_agent.models.manifest import read_manifest
 from fer_agent.models.store import StoredModel, file_sha256, find_model
 from fer_agent.system import durable
 from fer_agent.updates.activation.watch import ModelWatch
+from fer_agent.vision.records import Frame, Tracks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +84,7 @@ def put_file(model: StoredModel, precision: str, content: bytes) -> StoredModel:
 def recorded(model: StoredModel, setting: Setting) -> Path:
     """Record a choice for this board; returns the store."""
     store = model.folder.parent
-    choice = Choice(
+    choice = MeasuredChoice(
         model=NAME,
         version=model.manifest.version,
         created="2026-01-01T00:00:00+00:00",
@@ -130,7 +133,7 @@ def test_settings_are_tried_with_plain_fp32_first(model: StoredModel) -> None:
 def test_build_records_what_it_measured_and_run_uses_it(model: StoredModel) -> None:
     told: list[Measurement] = []
     store = model.folder.parent
-    choice = Build(runs=10, on_end=told.append).run(model, store, ["onnx"])
+    choice = SettingSearch(runs=10, on_end=told.append).run(model, store, ["onnx"])
     assert record.read(store, NAME, model_sha256(model.manifest)) == choice
     assert tuple(told) == choice.measured
     assert all(one.latency_ms and not one.problem for one in told), told
@@ -145,7 +148,7 @@ def test_a_file_that_computes_something_else_is_out_of_the_question(model: Store
     swapped = onnx.numpy_helper.to_array(last)[::-1] - 3
     last.CopyFrom(onnx.numpy_helper.from_array(swapped.copy(), last.name))
     altered = put_file(model, "int8", graph.SerializeToString())
-    choice = Build(runs=10).run(altered, model.folder.parent, ["onnx"])
+    choice = SettingSearch(runs=10).run(altered, model.folder.parent, ["onnx"])
     problems = {one.setting.precision: one.problem for one in choice.measured}
     assert problems == {"fp32": "", "int8": "does not agree with FP32"}
     assert choice.setting.precision == "fp32"
@@ -158,23 +161,23 @@ def test_accuracy_lost_beyond_the_limit_rules_a_file_out(model: StoredModel) -> 
 
     told = alter(model.folder, tell).manifest
     measurement = timed(0.5, precision="int8")
-    strict = Build(limit=0.01)._judged(told, measurement)
+    strict = with_loss(told, measurement, 0.01)
     assert strict.problem == "loses 3.00 points of accuracy"
-    assert Build(limit=0.05)._judged(told, measurement).problem == ""
+    assert with_loss(told, measurement, 0.05).problem == ""
 
     def forget(manifest: dict[str, Any]) -> None:
         for file in manifest["files"]:
             del file["validation_accuracy"]
 
     untold = alter(model.folder, forget).manifest
-    assert Build()._judged(untold, measurement).accuracy_lost is None
+    assert with_loss(untold, measurement, 0.01).accuracy_lost is None
 
 
 def test_a_damaged_file_ends_the_build_and_keeps_the_old_choice(model: StoredModel) -> None:
     store = recorded(model, INT8)
     (model.folder / "model.int8.onnx").write_bytes(b"damaged")
     with pytest.raises(ModelFileError, match="7 bytes"):
-        Build(runs=10).run(model, store, ["onnx"])
+        SettingSearch(runs=10).run(model, store, ["onnx"])
     choice = record.latest(store, NAME)
     assert choice is not None
     assert choice.setting == INT8
@@ -186,18 +189,20 @@ def test_a_runtime_that_takes_its_process_down_is_a_problem_and_not_the_end(
     code = "#!/bin/sh\nkill -SEGV $$\n"
     (tmp_path / "python").write_text(code)
     (tmp_path / "python").chmod(0o755)
-    monkeypatch.setattr("fer_agent.measure.build.sys.executable", str(tmp_path / "python"))
-    measurement = Build(runs=10).attempt(model, tmp_path, PLAIN)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    measurement = SettingSearch(runs=10).attempt(model, tmp_path, PLAIN)
     assert measurement.problem == "crashed with SIGSEGV"
     (tmp_path / "python").write_text("#!/bin/sh\necho went wrong >&2\nexit 3\n")
-    assert Build(runs=10).attempt(model, tmp_path, PLAIN).problem == "ended with 3: went wrong"
+    assert (
+        SettingSearch(runs=10).attempt(model, tmp_path, PLAIN).problem == "ended with 3: went wrong"
+    )
 
 
 def test_two_builds_at_once_are_refused(model: StoredModel) -> None:
     store = model.folder.parent
     lock = record.lock_of(store, NAME)
     with durable.locked(lock, wait=False), pytest.raises(TemporaryError, match="under way"):
-        Build(runs=10).run(model, store, ["onnx"])
+        SettingSearch(runs=10).run(model, store, ["onnx"])
 
 
 def test_without_a_measurement_fp32_runs_on_one_thread_and_the_log_says_so(
@@ -231,7 +236,7 @@ def test_a_choice_made_under_other_circumstances_is_not_used(
     record.path_of(store, NAME, model_sha256(model.manifest)).write_text(changed.model_dump_json())
     with caplog.at_level("INFO"):
         assert resolve(ClassifierConfig(), model.manifest, store) == PLAIN
-    assert f"{word} changed since" in caplog.text
+    assert re.search(rf"{word}( \(.+, here .+\))? changed since", caplog.text)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"schema_version": 9}', b"\xff\xfe"])
@@ -258,6 +263,21 @@ def test_the_agent_loads_the_chosen_file(model: StoredModel) -> None:
     assert ready.info.sha256 == model.manifest.file("int8").sha256
 
 
+def seen(watch: ModelWatch) -> str:
+    """Classify a frame; returns the hash of the file that did."""
+    tracks = Tracks(
+        track_id=np.ones(1, np.int64),
+        xyxy=np.array([[10, 10, 90, 90]], np.float32),
+        score=np.ones(1, np.float32),
+        landmarks=np.zeros((1, 5, 2), np.float32),
+        frame_size=(100, 100),
+    )
+    frame = Frame(np.full((100, 100), 90, np.uint8), captured_ns=1, number=0)
+    scores = watch.classifier.classify(frame, tracks)
+    assert scores.model is not None
+    return scores.model.sha256
+
+
 def running(model: StoredModel, config: ClassifierConfig, told: list[Ready]) -> ModelWatch:
     """Watch a model as a running agent does."""
     store = model.folder.parent
@@ -270,7 +290,6 @@ def running(model: StoredModel, config: ClassifierConfig, told: list[Ready]) -> 
 def test_a_running_agent_follows_a_new_record_and_one_that_is_gone(model: StoredModel) -> None:
     told: list[Ready] = []
     watch = running(model, ClassifierConfig(), told)
-    before = watch.classifier._current
     watch.tick()
     assert (watch.ready.setting, told) == (PLAIN, [])
 
@@ -278,7 +297,7 @@ def test_a_running_agent_follows_a_new_record_and_one_that_is_gone(model: Stored
     watch.tick()
     assert [(one.setting, one.info.precision) for one in told] == [(INT8, "int8")]
     assert told[0].info.sha256 == model.manifest.file("int8").sha256
-    assert watch.classifier._current is told[0].classifier is not before
+    assert seen(watch) == told[0].info.sha256
     watch.tick()
     assert len(told) == 1
 
@@ -293,12 +312,11 @@ def test_a_record_that_cannot_be_followed_changes_nothing_and_is_told_once(
 ) -> None:
     told: list[Ready] = []
     watch = running(model, ClassifierConfig(), told)
-    before = watch.classifier._current
     recorded(model, INT8)
     (model.folder / "model.int8.onnx").write_bytes(b"damaged")
     for _ in range(3):
         watch.tick()
-    assert (told, watch.classifier._current) == ([], before)
+    assert (told, seen(watch)) == ([], model.manifest.file("fp32").sha256)
     assert caplog.text.count(f"{NAME} goes on as {PLAIN}") == 1
 
 
@@ -343,7 +361,7 @@ def test_command_prints_the_choice_as_json(
     process = start("--model", NAME, "--runs", "10", "--json")
     stdout, stderr = process.communicate(timeout=240)
     assert process.returncode == 0, stderr
-    choice = Choice.model_validate_json(stdout)
+    choice = MeasuredChoice.model_validate_json(stdout)
     assert choice == record.latest(model.folder.parent, NAME)
     assert "[1/" in stderr
 
@@ -364,15 +382,16 @@ def test_an_interrupted_build_leaves_nothing(
     assert [path.suffix for path in folder.iterdir()] == [".lock"]
 
 
-def test_an_unknown_model_is_named(start: Callable[..., subprocess.Popen[str]]) -> None:
-    process = start("--model", "huge")
-    _, stderr = process.communicate(timeout=300)
-    assert process.returncode == 78
-    assert "no model named 'huge'" in stderr
+def test_an_unknown_model_is_named(
+    fer_agent: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = fer_agent("models", "build", "--model", "huge")
+    assert done.returncode == 78
+    assert "no model named 'huge'" in done.stderr
 
 
-def quick(**traits: Any) -> Build:
-    return Build(runs=10, **traits)
+def quick(**traits: Any) -> SettingSearch:
+    return SettingSearch(runs=10, **traits)
 
 
 @pytest.mark.usefixtures("one_core")
@@ -423,7 +442,9 @@ def test_a_process_that_does_not_reach_the_gpu_does_not_decide_against_it(
 ) -> None:
     store = recorded(model, Setting(runtime="tensorrt", precision="fp16"))
     newer = put_file(model, "fp32", (model.folder / "model.int8.onnx").read_bytes())
-    monkeypatch.setattr("fer_agent.measure.fingerprint._runtimes", lambda: {"tensorrt": "10.3.0"})
+    monkeypatch.setattr(
+        "fer_agent.measure.fingerprint.installed_runtimes", lambda: {"tensorrt": "10.3.0"}
+    )
     with pytest.raises(UnavailableError, match="TensorRT, which was used here"):
         renew(ClassifierConfig(), newer, store, quick())
     assert record.read(store, NAME, model_sha256(newer.manifest)) is None
@@ -449,16 +470,18 @@ def test_a_configured_runtime_takes_what_is_best_on_it(model: StoredModel) -> No
 
 
 def test_command_measures_again_only_what_changed(
-    start: Callable[..., subprocess.Popen[str]], model: StoredModel
+    fer_agent: Callable[..., subprocess.CompletedProcess[str]], model: StoredModel
 ) -> None:
+    store = model.folder.parent
+
     def said() -> str:
-        process = start("--model", NAME, "--runs", "10", "--if-changed")
-        stdout, stderr = process.communicate(timeout=300)
-        assert process.returncode == 0, stderr
-        return stdout
+        words = ("models", "build", "--model", NAME, "--runs", 10, "--if-changed")
+        done = fer_agent(*words, FER_AGENT__MODELS__PATH=str(store))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     assert said() == f"{NAME}: nothing to measure again\n"
-    store = recorded(model, INT8)
+    recorded(model, INT8)
     known = record.latest(store, NAME)
     assert known is not None
     older = known.fingerprint.model_copy(update={"agent_version": "0.0.1"})

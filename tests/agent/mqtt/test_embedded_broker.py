@@ -52,6 +52,7 @@ def test_without_its_package_the_error_names_the_extra(monkeypatch: pytest.Monke
 def test_a_port_that_cannot_be_taken_is_a_broker_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with EmbeddedBroker() as first:
         port = urlsplit(first.uri).port
+        # No test can take the port by chance between the broker's look and its listening.
         monkeypatch.setattr(embedded_broker, "_free_port", lambda: port)
         with pytest.raises(BrokerError, match="did not start") as caught, EmbeddedBroker():
             pass

@@ -15,9 +15,9 @@ from pydantic import ValidationError
 
 from fer_agent.models.emotions import EMOTIONS, UNCERTAIN
 from fer_agent.mqtt import messages, payloads, schemas
-from fer_agent.mqtt.messages import CHANNELS, Identity, Kind, Origin, Topic, parse_topic
+from fer_agent.mqtt.messages import CHANNELS, Identity, MessageKind, Origin, Topic, parse_topic
 from fer_agent.system.clock import ClockReading, clock_synced
-from fer_agent.vision.records import EmotionEvent, EventKind
+from fer_agent.vision.records import EmotionEvent, EventKind, ModelIdentity
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ LABELS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 CAPTURED_NS = 5_000_000_000
 CLOCK = ClockReading(offset_ns=1_700_000_000_000_000_000, synced=True)
 IDENTITY = Identity("fer-1", "01890000-0000-7000-8000-000000000000")
-ORIGIN = Origin(IDENTITY, "front", payloads.ModelRef(name="net", sha256=SHA256))
+ORIGIN = Origin(IDENTITY, "front")
 
 
 def event(
@@ -48,6 +48,7 @@ def event(
         xyxy=np.array(xyxy, np.float32),
         frame_size=(640, 480),
         started_ns=CAPTURED_NS - 1_500_000_000,
+        model=ModelIdentity("net", SHA256),
     )
 
 
@@ -163,14 +164,14 @@ def test_ids_sort_in_the_order_they_were_made() -> None:
 @pytest.mark.parametrize(
     ("topic", "text"),
     [
-        (Topic("d-1", Kind.STATUS), "fer/v1/d-1/status"),
-        (Topic("d-1", Kind.INFO), "fer/v1/d-1/info"),
-        (Topic("d-1", Kind.HEALTH), "fer/v1/d-1/health"),
-        (Topic("d-1", Kind.CAMERA_STATUS, "a"), "fer/v1/d-1/cameras/a/status"),
-        (Topic("d-1", Kind.EVENTS, "a"), "fer/v1/d-1/cameras/a/events"),
-        (Topic("d-1", Kind.STATE, "a"), "fer/v1/d-1/cameras/a/state"),
-        (Topic("d-1", Kind.EMOTION, "a"), "fer/v1/d-1/cameras/a/emotion"),
-        (Topic("d-1", Kind.ALERT, "hot"), "fer/v1/d-1/alerts/hot"),
+        (Topic("d-1", MessageKind.STATUS), "fer/v1/d-1/status"),
+        (Topic("d-1", MessageKind.INFO), "fer/v1/d-1/info"),
+        (Topic("d-1", MessageKind.HEALTH), "fer/v1/d-1/health"),
+        (Topic("d-1", MessageKind.CAMERA_STATUS, "a"), "fer/v1/d-1/cameras/a/status"),
+        (Topic("d-1", MessageKind.EVENTS, "a"), "fer/v1/d-1/cameras/a/events"),
+        (Topic("d-1", MessageKind.STATE, "a"), "fer/v1/d-1/cameras/a/state"),
+        (Topic("d-1", MessageKind.EMOTION, "a"), "fer/v1/d-1/cameras/a/emotion"),
+        (Topic("d-1", MessageKind.ALERT, "hot"), "fer/v1/d-1/alerts/hot"),
     ],
 )
 def test_a_topic_is_written_and_read(topic: Topic, text: str) -> None:
@@ -268,7 +269,7 @@ def test_a_payload_follows_its_schema_and_reads_back(name: str) -> None:
     payload = PAYLOADS[name]
 
     validate(name, json.loads(payload.encode()))
-    assert messages.decode(Kind(name), payload.encode()) == payload
+    assert messages.decode(MessageKind(name), payload.encode()) == payload
 
 
 def test_the_schema_of_events_refuses_what_the_contract_forbids() -> None:
@@ -285,15 +286,15 @@ def test_a_reader_ignores_what_a_later_version_adds() -> None:
 
     validate("event", content)
     assert isinstance(
-        messages.decode(Kind.EVENTS, json.dumps(content).encode()), payloads.EventMessage
+        messages.decode(MessageKind.EVENTS, json.dumps(content).encode()), payloads.EventMessage
     )
 
 
 def test_decoding_words_clearances_and_rubbish() -> None:
-    assert messages.decode(Kind.EMOTION, b"nobody") == "nobody"
-    assert messages.decode(Kind.ALERT, b"") is None
+    assert messages.decode(MessageKind.EMOTION, b"nobody") == "nobody"
+    assert messages.decode(MessageKind.ALERT, b"") is None
     with pytest.raises(ValueError, match="JSON"):
-        messages.decode(Kind.STATUS, b"{")
+        messages.decode(MessageKind.STATUS, b"{")
 
 
 def test_no_payload_has_a_place_for_a_picture() -> None:
@@ -329,8 +330,8 @@ def test_the_asyncapi_document_describes_every_channel() -> None:
     addresses = {channel["address"] for channel in asyncapi["channels"].values()}
 
     assert addresses == {
-        str(Topic("{device}", kind, "{alert}" if kind is Kind.ALERT else "{camera}"))
-        for kind in Kind
+        str(Topic("{device}", kind, "{alert}" if kind is MessageKind.ALERT else "{camera}"))
+        for kind in MessageKind
     }
     for name, operation in asyncapi["operations"].items():
         assert operation["channel"]["$ref"] == f"#/channels/{name}"

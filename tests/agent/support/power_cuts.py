@@ -9,7 +9,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from fer_agent.models.store import find_model
-from fer_agent.updates.activation.probation import candidates, settle
+from fer_agent.updates.activation.pending import candidates, settle
 from fer_agent.updates.activation.versions import verify
 
 if TYPE_CHECKING:

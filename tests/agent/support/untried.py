@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fer_agent.updates.activation.trial import Trial
-from fer_agent.updates.activation.trial_child import Report
+from fer_agent.updates.activation.self_test import SelfTest
+from fer_agent.updates.activation.self_test_child import SelfTestReport
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Untried(Trial):
+class Untried(SelfTest):
     """Changes nothing on the disk, as a trial does; a real one takes a second."""
 
-    def run(self, candidate: Path, current: Path | None) -> Report:
-        return Report()
+    def run(self, candidate: Path, current: Path | None) -> SelfTestReport:
+        return SelfTestReport()

@@ -14,7 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from simulated_repository import SimulatedRepository
-from syncing_device import Device, make_files
+from syncing_device import SyncingDevice, make_files
 from web_server import WebServer
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def owner(server: WebServer) -> SimulatedRepository:
 
 
 @pytest.fixture
-def device(tmp_path: Path, server: WebServer, owner: SimulatedRepository) -> Device:
+def device(tmp_path: Path, server: WebServer, owner: SimulatedRepository) -> SyncingDevice:
     root_file = tmp_path / "root.json"
     root_file.write_bytes(owner.trust_anchor())
-    return Device(tmp_path / "store", server.url, root_file)
+    return SyncingDevice(tmp_path / "store", server.url, root_file)

@@ -20,12 +20,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from power_cuts import killed, look, take_over
-from syncing_device import NAME, Clock, Device
+from syncing_device import NAME, Clock, SyncingDevice
 
 from fer_agent.updates import report
 
 
-def live(device: Device, *, good: bool) -> None:
+def live(device: SyncingDevice, *, good: bool) -> None:
     """Sync, take over, and prove the version or send it back."""
     device.sync(activate=True)
     take_over(device.store, NAME, good=good)
@@ -35,7 +35,7 @@ def main() -> None:
     """Kill as often as asked, not counting syncs that ended before, and say what was seen."""
     store, root_file, address = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     publications, kills, dice = int(sys.argv[4]), int(sys.argv[5]), random.Random(int(sys.argv[6]))
-    device = Device(store, f"{address}/0", root_file, Clock())
+    device = SyncingDevice(store, f"{address}/0", root_file, Clock())
     good_life = partial(live, device, good=True)
     killed(good_life, after_s=None)  # whatever is loaded at the first time only
     started_s = time.monotonic()

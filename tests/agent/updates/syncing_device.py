@@ -11,13 +11,13 @@ from manifests import manifest
 from simulated_repository import START
 from untried import Untried
 
-from fer_agent.updates.activation.change import Change
+from fer_agent.updates.activation.change import ModelChange
 from fer_agent.updates.activation.versions import Keep, Versions
 from fer_agent.updates.client import Repository
-from fer_agent.updates.connection import Pace, Route
-from fer_agent.updates.fetch import Fetcher, Patience
+from fer_agent.updates.connection import MinRate, ProxyAndTls
+from fer_agent.updates.fetch import Fetcher, RetryPolicy
 from fer_agent.updates.switch import Switch
-from fer_agent.updates.sync import ModelSync, Wish
+from fer_agent.updates.sync import ModelSync, SyncRequest
 from fer_agent.updates.trusted_time import TrustedTime
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 NAME = "tiny"
 
-IMPATIENT = Patience(attempts=3, first_wait_s=0.01)
+IMPATIENT = RetryPolicy(attempts=3, first_wait_s=0.01)
 
-SHORT_PACE = Pace(stall_s=1.0, window_s=1.0, window_bytes=2_000)
+SHORT_WINDOW = MinRate(stall_s=1.0, window_s=1.0, window_bytes=2_000)
 """Far below what loopback gives on the busiest machine, and far above a dribble."""
 
 
@@ -58,7 +58,7 @@ class Clock:
 
 
 @dataclass
-class Device:
+class SyncingDevice:
     """A store with what syncs it; it installs without switching unless told otherwise."""
 
     store: Path
@@ -66,24 +66,24 @@ class Device:
     root_file: Path
     clock: Clock = field(default_factory=Clock)
     agent_version: str = "0.1.0"
-    pace: Pace = SHORT_PACE
+    min_rate: MinRate = SHORT_WINDOW
     keep: Keep = field(default_factory=Keep)
 
     @property
     def work(self) -> ModelSync:
-        fetcher = Fetcher(Route(), self.pace, IMPATIENT)
+        fetcher = Fetcher(ProxyAndTls(), self.min_rate, IMPATIENT)
         trusted = self.store / ".state" / "trusted-time.json"
         return ModelSync(
             store=self.store,
             repository=Repository(self.url, self.root_file, self.store / ".tuf", fetcher),
-            switch=Switch(self.store, Change(self.store, Untried(), self.keep), self.keep),
+            switch=Switch(self.store, ModelChange(self.store, Untried(), self.keep), self.keep),
             clock=TrustedTime(trusted, self.clock.now, lambda: self.clock.synced),
             limit_bytes=10_000_000,
             agent_version=self.agent_version,
         )
 
     def sync(self, *names: str, **wishes: Any) -> SyncReport:
-        return self.work.run(Wish(**{"names": names or (NAME,), "activate": False} | wishes))
+        return self.work.run(SyncRequest(**{"names": names or (NAME,), "activate": False} | wishes))
 
     def linked(self, name: str = NAME) -> str | None:
         """The version that would run."""

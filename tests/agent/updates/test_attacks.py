@@ -13,7 +13,7 @@ import pytest
 import web_server as web
 from securesystemslib.signer import CryptoSigner
 from simulated_repository import SimulatedRepository
-from syncing_device import NAME, Device, make_files
+from syncing_device import NAME, SyncingDevice, make_files
 from tuf.api.metadata import Metadata, Root
 
 from fer_agent.errors import AgentError
@@ -29,13 +29,13 @@ UNREACHABLE = 69
 
 
 @pytest.fixture
-def synced(device: Device) -> Device:
+def synced(device: SyncingDevice) -> SyncingDevice:
     """A device that has version 1.0.0."""
     assert device.sync().models[0].outcome == "installed"
     return device
 
 
-def fails(device: Device, exit_code: int, *, says: str, version: str = "1.0.0") -> None:
+def fails(device: SyncingDevice, exit_code: int, *, says: str, version: str = "1.0.0") -> None:
     """Check that a sync fails, says why, and has changed nothing."""
     with pytest.raises(AgentError, match=says) as caught:
         device.sync()
@@ -53,7 +53,7 @@ def fails(device: Device, exit_code: int, *, says: str, version: str = "1.0.0") 
 
 
 def test_arbitrary_installation_by_a_server_without_keys(
-    synced: Device, server: WebServer, owner: SimulatedRepository
+    synced: SyncingDevice, server: WebServer, owner: SimulatedRepository
 ) -> None:
     attacker = SimulatedRepository(owner.now)
     attacker.add(make_files("9.0.0"))
@@ -63,7 +63,7 @@ def test_arbitrary_installation_by_a_server_without_keys(
 
 
 def test_arbitrary_installation_in_place_of_a_listed_file(
-    synced: Device, server: WebServer, owner: SimulatedRepository
+    synced: SyncingDevice, server: WebServer, owner: SimulatedRepository
 ) -> None:
     owner.add(make_files("1.1.0"))
     owner.publish()
@@ -76,7 +76,7 @@ def test_arbitrary_installation_in_place_of_a_listed_file(
 
 @pytest.mark.parametrize("file", ["timestamp", "snapshot", "targets", "root"])
 def test_endless_data_as_metadata(
-    synced: Device, server: WebServer, owner: SimulatedRepository, file: str
+    synced: SyncingDevice, server: WebServer, owner: SimulatedRepository, file: str
 ) -> None:
     owner.add(make_files("1.1.0"))
     owner.publish()
@@ -88,7 +88,7 @@ def test_endless_data_as_metadata(
 
 
 def test_endless_data_as_a_file(
-    synced: Device, server: WebServer, owner: SimulatedRepository
+    synced: SyncingDevice, server: WebServer, owner: SimulatedRepository
 ) -> None:
     owner.add(make_files("1.1.0"))
     owner.publish()
@@ -100,7 +100,7 @@ def test_endless_data_as_a_file(
 @pytest.mark.parametrize("how", [web.dribble, web.dribble_headers])
 @pytest.mark.parametrize("file", [r"timestamp\.json", r"model\.onnx"])
 def test_slow_retrieval(
-    synced: Device,
+    synced: SyncingDevice,
     server: WebServer,
     owner: SimulatedRepository,
     file: str,
@@ -116,7 +116,7 @@ def test_slow_retrieval(
 
 
 def test_fast_forward_is_survived_by_rotating_the_keys(
-    synced: Device, server: WebServer, owner: SimulatedRepository
+    synced: SyncingDevice, server: WebServer, owner: SimulatedRepository
 ) -> None:
     thief = owner.twin()
     thief.snapshot.signed.version = 2**31 - 2
@@ -136,7 +136,7 @@ def test_fast_forward_is_survived_by_rotating_the_keys(
 
 
 def test_freeze_is_noticed_when_the_old_metadata_expires(
-    synced: Device, server: WebServer, owner: SimulatedRepository
+    synced: SyncingDevice, server: WebServer, owner: SimulatedRepository
 ) -> None:
     server.site = dict(owner.site)
     owner.now += timedelta(days=5)
@@ -152,7 +152,7 @@ def test_freeze_is_noticed_when_the_old_metadata_expires(
 
 
 def test_freeze_with_a_clock_turned_back(
-    synced: Device, server: WebServer, owner: SimulatedRepository
+    synced: SyncingDevice, server: WebServer, owner: SimulatedRepository
 ) -> None:
     server.site = dict(owner.site)
     owner.now += timedelta(days=6)
@@ -173,7 +173,7 @@ def test_freeze_with_a_clock_turned_back(
 
 
 def test_mix_and_match_of_lists_from_different_times(
-    synced: Device, server: WebServer, owner: SimulatedRepository
+    synced: SyncingDevice, server: WebServer, owner: SimulatedRepository
 ) -> None:
     old = owner.site["metadata/2.targets.json"]
     owner.add(make_files("1.1.0"))
@@ -189,7 +189,7 @@ def test_mix_and_match_of_lists_from_different_times(
 
 
 def test_rollback_of_the_timestamp(
-    synced: Device, server: WebServer, owner: SimulatedRepository
+    synced: SyncingDevice, server: WebServer, owner: SimulatedRepository
 ) -> None:
     old = dict(owner.site)
     owner.remove(NAME, "1.0.0")
@@ -200,7 +200,7 @@ def test_rollback_of_the_timestamp(
     fails_at(synced, says="timestamp version 2 must be >= 3", versions=["1.1.0", "1.0.0"])
 
 
-def fails_at(device: Device, *, says: str, versions: list[str]) -> None:
+def fails_at(device: SyncingDevice, *, says: str, versions: list[str]) -> None:
     with pytest.raises(AgentError, match=says) as caught:
         device.sync()
     assert caught.value.exit_code == REFUSED
@@ -208,7 +208,7 @@ def fails_at(device: Device, *, says: str, versions: list[str]) -> None:
 
 
 def test_rollback_of_the_targets_with_stolen_online_keys(
-    synced: Device, server: WebServer, owner: SimulatedRepository
+    synced: SyncingDevice, server: WebServer, owner: SimulatedRepository
 ) -> None:
     thief = owner.twin()
     owner.add(make_files("1.1.0"))
@@ -222,7 +222,7 @@ def test_rollback_of_the_targets_with_stolen_online_keys(
 
 
 def test_wrong_software_under_a_models_name(
-    synced: Device, server: WebServer, owner: SimulatedRepository
+    synced: SyncingDevice, server: WebServer, owner: SimulatedRepository
 ) -> None:
     """A model that its owner signed, offered in the place of another."""
     files = make_files("5.0.0", name="other")
@@ -239,7 +239,9 @@ def test_wrong_software_under_a_models_name(
     fails(synced, REFUSED, says="holds other 5.0.0")
 
 
-def test_substituted_target(synced: Device, server: WebServer, owner: SimulatedRepository) -> None:
+def test_substituted_target(
+    synced: SyncingDevice, server: WebServer, owner: SimulatedRepository
+) -> None:
     """A file of the right size and with a name of the right hash, but another version's."""
     for version in ("1.1.0", "1.2.0"):
         owner.add(make_files(version, network=version.encode() * 1000))
@@ -253,7 +255,7 @@ def test_substituted_target(synced: Device, server: WebServer, owner: SimulatedR
 
 
 def test_a_listed_file_that_its_manifest_does_not_name(
-    synced: Device, owner: SimulatedRepository
+    synced: SyncingDevice, owner: SimulatedRepository
 ) -> None:
     files = make_files("1.1.0")
     owner.add(files)
@@ -264,7 +266,7 @@ def test_a_listed_file_that_its_manifest_does_not_name(
 
 
 def test_a_manifest_file_that_differs_from_the_signed_entry(
-    synced: Device, owner: SimulatedRepository
+    synced: SyncingDevice, owner: SimulatedRepository
 ) -> None:
     owner.add(make_files("1.1.0"))
     listed = owner.targets.signed.targets[f"{NAME}/1.1.0/manifest.json"]
@@ -276,7 +278,7 @@ def test_a_manifest_file_that_differs_from_the_signed_entry(
 
 @pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets"])
 def test_a_stolen_key_is_worth_nothing_after_its_rotation(
-    synced: Device, server: WebServer, owner: SimulatedRepository, role: str
+    synced: SyncingDevice, server: WebServer, owner: SimulatedRepository, role: str
 ) -> None:
     stolen = owner.rotate(role)
     owner.publish()
@@ -295,7 +297,7 @@ def test_a_stolen_key_is_worth_nothing_after_its_rotation(
 
 
 def test_rotation_of_the_root_key(
-    synced: Device, server: WebServer, owner: SimulatedRepository
+    synced: SyncingDevice, server: WebServer, owner: SimulatedRepository
 ) -> None:
     stolen = owner.rotate("root")
     owner.add(make_files("1.1.0"))
@@ -312,7 +314,7 @@ def test_rotation_of_the_root_key(
 
 
 def test_a_root_that_only_its_new_keys_have_signed(
-    synced: Device, server: WebServer, owner: SimulatedRepository
+    synced: SyncingDevice, server: WebServer, owner: SimulatedRepository
 ) -> None:
     usurper = owner.twin()
     usurper.keys["root"] = []
@@ -325,7 +327,7 @@ def test_a_root_that_only_its_new_keys_have_signed(
     fails(synced, REFUSED, says="not signed by enough of its keys")
 
 
-def test_threshold_that_is_not_met(device: Device, server: WebServer) -> None:
+def test_threshold_that_is_not_met(device: SyncingDevice, server: WebServer) -> None:
     owner = SimulatedRepository(targets_threshold=2)
     owner.add(make_files("1.0.0"))
     owner.publish()
@@ -340,7 +342,9 @@ def test_threshold_that_is_not_met(device: Device, server: WebServer) -> None:
     fails(device, REFUSED, says="signed by 1/2 keys")
 
 
-def test_one_key_that_signs_twice_is_one_signature(device: Device, server: WebServer) -> None:
+def test_one_key_that_signs_twice_is_one_signature(
+    device: SyncingDevice, server: WebServer
+) -> None:
     owner = SimulatedRepository(targets_threshold=2)
     owner.add(make_files("1.0.0"))
     owner.publish()
@@ -356,7 +360,7 @@ def test_one_key_that_signs_twice_is_one_signature(device: Device, server: WebSe
 
 
 def test_expired_root_with_a_wrong_local_clock(
-    synced: Device, server: WebServer, owner: SimulatedRepository
+    synced: SyncingDevice, server: WebServer, owner: SimulatedRepository
 ) -> None:
     owner.now += timedelta(days=300)
     owner.publish()
@@ -376,7 +380,7 @@ def test_expired_root_with_a_wrong_local_clock(
 
 @pytest.mark.parametrize("synced_clock", [False, None])
 def test_a_clock_that_nothing_keeps_right_lets_nothing_expire(
-    device: Device, owner: SimulatedRepository, synced_clock: bool | None
+    device: SyncingDevice, owner: SimulatedRepository, synced_clock: bool | None
 ) -> None:
     device.clock.pass_days(30_000)
     device.clock.synced = synced_clock
@@ -385,7 +389,7 @@ def test_a_clock_that_nothing_keeps_right_lets_nothing_expire(
 
 
 def test_expired_root_of_the_configuration_is_only_a_beginning(
-    device: Device, owner: SimulatedRepository
+    device: SyncingDevice, owner: SimulatedRepository
 ) -> None:
     """A device that lay in a drawer for years: its root is old, the chain of roots leads on."""
     first = Metadata[Root].from_bytes(owner.trust_anchor())
@@ -399,7 +403,7 @@ def test_expired_root_of_the_configuration_is_only_a_beginning(
     assert device.versions() == ["1.0.0"]
 
 
-def test_a_damaged_file_in_the_store_is_noticed(synced: Device) -> None:
+def test_a_damaged_file_in_the_store_is_noticed(synced: SyncingDevice) -> None:
     (path,) = (synced.store / ".versions" / NAME).glob("*/model.onnx")
     content = bytearray(path.read_bytes())
     content[7] ^= 1
@@ -411,7 +415,7 @@ def test_a_damaged_file_in_the_store_is_noticed(synced: Device) -> None:
 
 
 def test_after_the_loss_of_all_root_keys_a_new_root_file_begins_anew(
-    synced: Device, server: WebServer, owner: SimulatedRepository
+    synced: SyncingDevice, server: WebServer, owner: SimulatedRepository
 ) -> None:
     """The old repository's metadata on the device, its roots included, is in nobody's way."""
     owner.rotate("root")

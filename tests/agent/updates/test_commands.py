@@ -18,7 +18,7 @@ from fer_agent.cli import main
 from fer_agent.inference.setting import PLAIN
 from fer_agent.measure import record
 from fer_agent.measure.fingerprint import of_this_board
-from fer_agent.measure.record import Choice
+from fer_agent.measure.record import MeasuredChoice
 from fer_agent.models.store import find_model, shipped_folder
 from fer_agent.system import durable
 from fer_agent.updates import report
@@ -213,7 +213,7 @@ def test_the_timer_measures_again_what_was_measured_and_has_changed(
     assert call("sync", "--scheduled")[0] == 0
     assert record.latest(store, SHIPPED) is None
     here = of_this_board(find_model(SHIPPED).manifest)
-    known = Choice(
+    known = MeasuredChoice(
         model=SHIPPED,
         version="1.0.0",
         created="2026-01-01T00:00:00+00:00",

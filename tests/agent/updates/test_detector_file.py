@@ -14,9 +14,10 @@ import pytest
 from fer_agent.config.model import DetectorConfig
 from fer_agent.errors import DownloadError, ModelFileError
 from fer_agent.models.store import verify_file
-from fer_agent.updates.connection import Pace
-from fer_agent.updates.detector_file import YUNET, PinnedFile, locate
-from fer_agent.updates.fetch import Fetcher, Patience
+from fer_agent.updates.cache import Wanted
+from fer_agent.updates.connection import MinRate
+from fer_agent.updates.detector_file import YUNET, locate
+from fer_agent.updates.fetch import Fetcher, RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,7 +37,7 @@ class Upstream:
         self.closing = threading.Event()
         upstream = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class UpstreamHandler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 upstream.requests.append(self.path)
                 upstream.behave(self)
@@ -44,7 +45,7 @@ class Upstream:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), UpstreamHandler)
         self.server.daemon_threads = True
 
     @property
@@ -125,15 +126,15 @@ def upstream() -> Iterator[Upstream]:
 
 
 @pytest.fixture
-def source(upstream: Upstream) -> PinnedFile:
-    return PinnedFile(
+def source(upstream: Upstream) -> Wanted:
+    return Wanted(
         url=f"http://127.0.0.1:{upstream.port}/models/{NAME}",
         sha256=hashlib.sha256(CONTENT).hexdigest(),
         size_bytes=len(CONTENT),
     )
 
 
-def test_it_is_downloaded_once(upstream: Upstream, source: PinnedFile, tmp_path: Path) -> None:
+def test_it_is_downloaded_once(upstream: Upstream, source: Wanted, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     store = tmp_path / "new" / "store"
     first = locate(DetectorConfig(), store, progress=lambda *step: seen.append(step), source=source)
@@ -146,7 +147,7 @@ def test_it_is_downloaded_once(upstream: Upstream, source: PinnedFile, tmp_path:
 
 
 def test_the_configured_file_comes_first(
-    upstream: Upstream, source: PinnedFile, tmp_path: Path
+    upstream: Upstream, source: Wanted, tmp_path: Path
 ) -> None:
     own = tmp_path / "own.onnx"
     own.write_bytes(b"own")
@@ -160,7 +161,7 @@ def test_a_configured_file_that_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_in_the_store_is_fetched_again(
-    upstream: Upstream, source: PinnedFile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    upstream: Upstream, source: Wanted, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "detectors" / NAME
     path.parent.mkdir()
@@ -171,7 +172,7 @@ def test_a_damaged_file_in_the_store_is_fetched_again(
 
 
 def test_nothing_is_downloaded_where_the_config_forbids_it(
-    upstream: Upstream, source: PinnedFile, tmp_path: Path
+    upstream: Upstream, source: Wanted, tmp_path: Path
 ) -> None:
     with pytest.raises(DownloadError, match=r"`detector\.download` is false") as caught:
         locate(DetectorConfig(download=False), tmp_path, source=source)
@@ -194,12 +195,12 @@ def test_nothing_is_downloaded_where_the_config_forbids_it(
     ],
 )
 def test_a_bad_answer_is_an_error_and_leaves_no_detector(
-    upstream: Upstream, source: PinnedFile, tmp_path: Path, behaviour: str, message: str
+    upstream: Upstream, source: Wanted, tmp_path: Path, behaviour: str, message: str
 ) -> None:
     upstream.behave = getattr(upstream, behaviour)
     slow = behaviour in ("stalls", "dribbles")
-    pace = Pace(window_s=1.0, window_bytes=2_000) if slow else Pace()
-    fetcher = Fetcher(pace=pace, patience=Patience(attempts=1))
+    pace = MinRate(window_s=1.0, window_bytes=2_000) if slow else MinRate()
+    fetcher = Fetcher(min_rate=pace, retry=RetryPolicy(attempts=1))
     with pytest.raises(DownloadError, match=message) as caught:
         locate(DetectorConfig(), tmp_path, source=source, fetcher=fetcher)
     assert source.url in str(caught.value)
@@ -208,10 +209,10 @@ def test_a_bad_answer_is_an_error_and_leaves_no_detector(
 
 
 def test_a_download_that_broke_off_goes_on_where_it_ended(
-    upstream: Upstream, source: PinnedFile, tmp_path: Path
+    upstream: Upstream, source: Wanted, tmp_path: Path
 ) -> None:
     upstream.behave = upstream.truncated
-    once = Fetcher(patience=Patience(attempts=1))
+    once = Fetcher(retry=RetryPolicy(attempts=1))
     with pytest.raises(DownloadError):
         locate(DetectorConfig(), tmp_path, source=source, fetcher=once)
     upstream.behave = upstream.ranged
@@ -221,7 +222,7 @@ def test_a_download_that_broke_off_goes_on_where_it_ended(
 
 
 def test_a_bad_answer_keeps_nothing_of_the_damaged_file_in_use(
-    upstream: Upstream, source: PinnedFile, tmp_path: Path
+    upstream: Upstream, source: Wanted, tmp_path: Path
 ) -> None:
     path = tmp_path / "detectors" / NAME
     path.parent.mkdir()
@@ -232,7 +233,7 @@ def test_a_bad_answer_keeps_nothing_of_the_damaged_file_in_use(
     assert [file.name for file in path.parent.iterdir()] == [NAME]
 
 
-def test_offline_is_an_error(tmp_path: Path, source: PinnedFile) -> None:
+def test_offline_is_an_error(tmp_path: Path, source: Wanted) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(DownloadError, match="refused"):
@@ -245,7 +246,7 @@ def test_offline_is_an_error(tmp_path: Path, source: PinnedFile) -> None:
 
 @pytest.mark.parametrize("store", ["file", "/proc/fer-agent"])
 def test_a_store_that_cannot_be_written_is_an_error(
-    source: PinnedFile, tmp_path: Path, store: str
+    source: Wanted, tmp_path: Path, store: str
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(DownloadError, match="cannot write") as caught:
@@ -254,7 +255,7 @@ def test_a_store_that_cannot_be_written_is_an_error(
 
 
 def test_a_full_disk_is_an_error(
-    source: PinnedFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Wanted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_space(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -266,7 +267,7 @@ def test_a_full_disk_is_an_error(
 
 
 def test_proxies_of_the_environment_are_honoured(
-    upstream: Upstream, source: PinnedFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upstream: Upstream, source: Wanted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -293,7 +294,7 @@ def write_synced(store: Path, content: bytes) -> Path:
 
 
 def test_a_synced_version_comes_before_the_pinned_file(
-    upstream: Upstream, source: PinnedFile, tmp_path: Path
+    upstream: Upstream, source: Wanted, tmp_path: Path
 ) -> None:
     synced = write_synced(tmp_path, b"synced")
     assert locate(DetectorConfig(), tmp_path, source=source) == synced
@@ -301,7 +302,7 @@ def test_a_synced_version_comes_before_the_pinned_file(
 
 
 def test_a_damaged_synced_version_gives_way_to_the_pinned_file(
-    source: PinnedFile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    source: Wanted, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_synced(tmp_path, b"synced").write_bytes(b"broken")
     assert locate(DetectorConfig(), tmp_path, source=source).read_bytes() == CONTENT

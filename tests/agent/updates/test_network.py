@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import web_server as web
-from syncing_device import IMPATIENT, NAME, SHORT_PACE, make_files
+from syncing_device import IMPATIENT, NAME, SHORT_WINDOW, make_files
 
 from fer_agent.errors import AgentError
 from fer_agent.updates.client import Repository
-from fer_agent.updates.connection import Route
+from fer_agent.updates.connection import ProxyAndTls
 from fer_agent.updates.fetch import Fetcher
 from fer_agent.updates.inventory import verify
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from simulated_repository import SimulatedRepository
-    from syncing_device import Device
+    from syncing_device import SyncingDevice
     from web_server import WebServer
 
 UNREACHABLE = 69
@@ -41,21 +41,21 @@ def path_of(file: str) -> str:
 
 
 @pytest.fixture
-def offer(device: Device, owner: SimulatedRepository) -> None:
+def offer(device: SyncingDevice, owner: SimulatedRepository) -> None:
     """Version 1.1.0 is published after the device has taken 1.0.0."""
     device.sync()
     owner.add(make_files("1.1.0", NETWORK))
     owner.publish()
 
 
-def fails(device: Device, exit_code: int, says: str) -> None:
+def fails(device: SyncingDevice, exit_code: int, says: str) -> None:
     with pytest.raises(AgentError, match=says) as caught:
         device.sync()
     assert caught.value.exit_code == exit_code
     assert device.versions() == ["1.0.0"]
 
 
-def arrives(device: Device) -> None:
+def arrives(device: SyncingDevice) -> None:
     device.sync()
     assert device.versions() == ["1.1.0", "1.0.0"]
     assert [each.problem for each in verify(device.store, [NAME])] == ["", ""]
@@ -72,7 +72,7 @@ def arrives(device: Device) -> None:
     "behaviour", [web.cut_after(100), web.truncated, web.status(503), web.status(429)]
 )
 def test_a_fault_that_passes_is_tried_again_within_one_sync(
-    device: Device, server: WebServer, file: str, behaviour: web.Behaviour
+    device: SyncingDevice, server: WebServer, file: str, behaviour: web.Behaviour
 ) -> None:
     server.fault(path_of(file), behaviour, times=2)
     arrives(device)
@@ -95,7 +95,7 @@ def test_a_fault_that_passes_is_tried_again_within_one_sync(
     ids=["cut", "stall", "truncate", "404", "500", "redirect", "ftp", "nowhere"],
 )
 def test_a_fault_that_stays_changes_nothing(
-    device: Device,
+    device: SyncingDevice,
     server: WebServer,
     file: str,
     behaviour: web.Behaviour,
@@ -110,7 +110,7 @@ def test_a_fault_that_stays_changes_nothing(
 
 @pytest.mark.usefixtures("offer")
 @pytest.mark.parametrize("file", FILES)
-def test_one_corrupted_byte_is_refused(device: Device, server: WebServer, file: str) -> None:
+def test_one_corrupted_byte_is_refused(device: SyncingDevice, server: WebServer, file: str) -> None:
     server.fault(path_of(file), web.one_byte_other)
     fails(device, REFUSED, "not signed by enough|does not verify|not the expected")
     server.heal()
@@ -118,14 +118,14 @@ def test_one_corrupted_byte_is_refused(device: Device, server: WebServer, file: 
 
 
 @pytest.mark.usefixtures("offer")
-def test_one_byte_corrupted_once_is_fetched_again(device: Device, server: WebServer) -> None:
+def test_one_byte_corrupted_once_is_fetched_again(device: SyncingDevice, server: WebServer) -> None:
     server.fault(FILE, web.one_byte_other, times=1)
     arrives(device)
 
 
 @pytest.mark.usefixtures("offer")
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
-def test_redirects_are_followed(device: Device, server: WebServer, code: int) -> None:
+def test_redirects_are_followed(device: SyncingDevice, server: WebServer, code: int) -> None:
     for path in list(server.site):
         if path.startswith("targets/"):
             server.site[f"moved/{path}"] = server.site[path]
@@ -138,14 +138,14 @@ def test_redirects_are_followed(device: Device, server: WebServer, code: int) ->
 
 
 @pytest.mark.usefixtures("offer")
-def test_redirects_in_a_circle_end(device: Device, server: WebServer) -> None:
+def test_redirects_in_a_circle_end(device: SyncingDevice, server: WebServer) -> None:
     server.fault(FILE, lambda handler, _: handler.plain(302, Location=handler.path))
     fails(device, UNREACHABLE, "more than 5 redirections")
 
 
 @pytest.mark.usefixtures("offer")
 def test_a_download_that_breaks_off_goes_on_where_it_ended(
-    device: Device, server: WebServer
+    device: SyncingDevice, server: WebServer
 ) -> None:
     server.fault(FILE, web.cut_after(30_000))
     fails(device, UNREACHABLE, "cannot download")
@@ -160,7 +160,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_ended(
 
 
 @pytest.mark.usefixtures("offer")
-def test_a_part_of_something_else_is_thrown_away(device: Device, server: WebServer) -> None:
+def test_a_part_of_something_else_is_thrown_away(device: SyncingDevice, server: WebServer) -> None:
     server.fault(FILE, web.cut_after(30_000))
     fails(device, UNREACHABLE, "cannot download")
     (part,) = (device.store / ".cache").glob("*.part")
@@ -171,7 +171,7 @@ def test_a_part_of_something_else_is_thrown_away(device: Device, server: WebServ
 
 @pytest.mark.usefixtures("offer")
 def test_a_part_that_is_longer_than_the_whole_is_thrown_away(
-    device: Device, server: WebServer
+    device: SyncingDevice, server: WebServer
 ) -> None:
     server.fault(FILE, web.cut_after(30_000))
     fails(device, UNREACHABLE, "cannot download")
@@ -182,7 +182,7 @@ def test_a_part_that_is_longer_than_the_whole_is_thrown_away(
 
 
 @pytest.mark.usefixtures("offer")
-def test_a_server_that_knows_no_ranges_sends_all(device: Device, server: WebServer) -> None:
+def test_a_server_that_knows_no_ranges_sends_all(device: SyncingDevice, server: WebServer) -> None:
     server.fault(FILE, web.cut_after(30_000), times=1)
     server.fault(FILE, web.instead(NETWORK))
     # The newest fault counts: the first answer is cut.
@@ -192,7 +192,7 @@ def test_a_server_that_knows_no_ranges_sends_all(device: Device, server: WebServ
 
 @pytest.mark.usefixtures("offer")
 def test_a_server_that_goes_on_at_another_byte_is_refused(
-    device: Device, server: WebServer
+    device: SyncingDevice, server: WebServer
 ) -> None:
     def elsewhere(handler: web.Handler, content: bytes) -> None:
         span = f"bytes 5-{len(content) - 1}/{len(content)}"
@@ -204,19 +204,19 @@ def test_a_server_that_goes_on_at_another_byte_is_refused(
 
 
 @pytest.mark.usefixtures("offer")
-def test_a_server_that_is_not_there(device: Device, server: WebServer) -> None:
+def test_a_server_that_is_not_there(device: SyncingDevice, server: WebServer) -> None:
     device.url = "http://localhost:9"
     fails(device, UNREACHABLE, "cannot download")
 
 
 @pytest.mark.usefixtures("offer")
-def test_what_is_no_repository_is_named(device: Device, server: WebServer) -> None:
+def test_what_is_no_repository_is_named(device: SyncingDevice, server: WebServer) -> None:
     device.url += "/elsewhere"
     fails(device, UNREACHABLE, "serves no repository")
 
 
 def test_a_proxy_carries_everything(
-    device: Device, server: WebServer, monkeypatch: pytest.MonkeyPatch
+    device: SyncingDevice, server: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", server.url)
     device.url = "http://models.invalid"
@@ -236,14 +236,14 @@ def secure(owner: SimulatedRepository, certificates: Any) -> Iterator[WebServer]
     server.close()
 
 
-def over_tls(device: Device, secure: WebServer, ca_file: Path | None) -> Repository:
-    fetcher = Fetcher(Route(ca_file=ca_file), SHORT_PACE, IMPATIENT)
+def over_tls(device: SyncingDevice, secure: WebServer, ca_file: Path | None) -> Repository:
+    fetcher = Fetcher(ProxyAndTls(ca_file=ca_file), SHORT_WINDOW, IMPATIENT)
     url = f"https://127.0.0.1:{secure.port}"
     return Repository(url, device.root_file, device.store / ".tuf", fetcher)
 
 
 def test_a_certificate_of_ones_own_authority(
-    device: Device, secure: WebServer, certificates: Any
+    device: SyncingDevice, secure: WebServer, certificates: Any
 ) -> None:
     assert over_tls(device, secure, certificates.ca).refresh(device.clock.now())
     with pytest.raises(AgentError, match="certificate is not trusted") as caught:
@@ -253,7 +253,7 @@ def test_a_certificate_of_ones_own_authority(
 
 
 def test_a_redirect_from_https_to_http_is_refused(
-    device: Device, server: WebServer, secure: WebServer, certificates: Any
+    device: SyncingDevice, server: WebServer, secure: WebServer, certificates: Any
 ) -> None:
     secure.fault("timestamp", web.redirect(f"{server.url}/metadata/timestamp.json"))
     with pytest.raises(AgentError, match="redirects from https to http"):
@@ -262,7 +262,7 @@ def test_a_redirect_from_https_to_http_is_refused(
 
 
 def test_no_log_tells_credentials_or_queries(
-    device: Device, server: WebServer, caplog: pytest.LogCaptureFixture
+    device: SyncingDevice, server: WebServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "fer_agent")
     server.fault("timestamp", web.redirect("http://user:swordfish@localhost:9/x?token=swordfish"))

@@ -10,9 +10,9 @@ from syncing_device import NAME, make_files
 
 from fer_agent.updates import report
 from fer_agent.updates.activation import journal, state
-from fer_agent.updates.activation.journal import Build, Entry, Phase
-from fer_agent.updates.activation.state import Refusal
-from fer_agent.updates.activation.versions import Versions, build_of
+from fer_agent.updates.activation.journal import JournalEntry, ModelVersion, Phase
+from fer_agent.updates.activation.state import RejectedVersion
+from fer_agent.updates.activation.versions import Versions, version_of
 from fer_agent.updates.news import ALERT, UpdateNews
 from fer_agent.updates.report import Failure, ModelReport, SyncReport
 
@@ -48,13 +48,13 @@ def news(tmp_path: Path, board: Notes) -> UpdateNews:
     return UpdateNews(tmp_path, NAME, board, board.updates.append)
 
 
-def lay(store: Path, version: str) -> Build:
+def lay(store: Path, version: str) -> ModelVersion:
     """Put a version into the store and let the link name it."""
     staged = store / "staged"
     staged.mkdir()
     for name, content in make_files(version).items():
         (staged / name).write_bytes(content)
-    build = build_of(staged)
+    build = version_of(staged)
     assert build is not None
     versions = Versions(store, NAME)
     versions.adopt(staged, build)
@@ -68,8 +68,8 @@ def write_report(store: Path, at: datetime = NOW, **changes: Any) -> None:
     report.write(store, SyncReport(**told | changes))
 
 
-def refuse(store: Path, build: Build, at: datetime) -> None:
-    state.refuse(store, Refusal(name=NAME, build=build, reason="it is too slow", at=at))
+def refuse(store: Path, build: ModelVersion, at: datetime) -> None:
+    state.reject(store, RejectedVersion(name=NAME, build=build, reason="it is too slow", at=at))
 
 
 def test_nothing_is_said_twice(tmp_path: Path, news: UpdateNews, board: Notes) -> None:
@@ -109,7 +109,7 @@ def test_a_move_of_the_link_after_its_journal_is_noticed(
     versions.point(old.key)
     journal.write(
         tmp_path,
-        Entry(name=NAME, phase=Phase.SWITCHED, candidate=new, previous=old, since=NOW),
+        JournalEntry(name=NAME, phase=Phase.SWITCHED, candidate=new, previous=old, since=NOW),
     )
     news.tick()
     assert (board.updates[-1].models[0].current, board.updates[-1].models[0].on_probation) == (
@@ -144,7 +144,7 @@ def test_a_version_that_went_back_stands_as_alert_until_a_sync_finds_it_gone(
 ) -> None:
     lay(tmp_path, "1.0.0")
     write_report(tmp_path)
-    bad = Build(version="1.1.0", manifest_sha256="0" * 64)
+    bad = ModelVersion(version="1.1.0", manifest_sha256="0" * 64)
     refuse(tmp_path, bad, NOW + timedelta(minutes=5))
     news.tick()
     assert board.alerts == {ALERT: f"{NAME} 1.1.0 was refused: it is too slow"}
@@ -161,7 +161,7 @@ def test_a_version_that_went_back_stands_as_alert_until_a_sync_finds_it_gone(
 
 
 def test_a_refusal_without_any_sync_is_told(tmp_path: Path, news: UpdateNews, board: Notes) -> None:
-    bad = Build(version="1.1.0", manifest_sha256="0" * 64)
+    bad = ModelVersion(version="1.1.0", manifest_sha256="0" * 64)
     refuse(tmp_path, bad, NOW)
     news.tick()
     assert ALERT in board.alerts

@@ -13,25 +13,26 @@ from syncing_device import NAME, make_files
 from fer_agent.config.model import DetectorConfig
 from fer_agent.errors import AgentError, UsageError
 from fer_agent.models.store import file_sha256
-from fer_agent.updates import detector_file, report
+from fer_agent.updates import report
 from fer_agent.updates.activation import state
-from fer_agent.updates.activation.journal import Build, now
-from fer_agent.updates.activation.state import Refusal
+from fer_agent.updates.activation.journal import ModelVersion, now
+from fer_agent.updates.activation.state import RejectedVersion
 from fer_agent.updates.activation.versions import Keep
+from fer_agent.updates.cache import Wanted
 from fer_agent.updates.detector_file import YUNET, locate
-from fer_agent.updates.sync import SyncError, Wish
+from fer_agent.updates.sync import SyncError, SyncRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from simulated_repository import SimulatedRepository
-    from syncing_device import Device
+    from syncing_device import SyncingDevice
     from web_server import WebServer
 
 FILE = r"/targets/.*model\.onnx"
 
 
-def test_what_is_newer_is_taken_and_told(device: Device, owner: SimulatedRepository) -> None:
+def test_what_is_newer_is_taken_and_told(device: SyncingDevice, owner: SimulatedRepository) -> None:
     (told,) = device.sync(activate=True).models
     assert (told.outcome, told.current, told.available) == ("updated", "1.0.0", "1.0.0")
     assert device.linked() == "1.0.0"
@@ -47,7 +48,7 @@ def test_what_is_newer_is_taken_and_told(device: Device, owner: SimulatedReposit
     assert (last.ok, last.alert, last.last_failure) == (True, "", None)
 
 
-def test_a_dry_run_looks_and_changes_nothing(device: Device, server: WebServer) -> None:
+def test_a_dry_run_looks_and_changes_nothing(device: SyncingDevice, server: WebServer) -> None:
     (told,) = device.sync(dry_run=True).models
     assert (told.outcome, told.current, told.available) == ("available", None, "1.0.0")
     assert server.asked("/targets/") == []
@@ -56,7 +57,7 @@ def test_a_dry_run_looks_and_changes_nothing(device: Device, server: WebServer) 
 
 
 def test_without_activation_a_version_is_fetched_once_and_switched_to_from_the_store(
-    device: Device, server: WebServer
+    device: SyncingDevice, server: WebServer
 ) -> None:
     for _ in range(2):
         assert device.sync().models[0].outcome == "installed"
@@ -67,7 +68,7 @@ def test_without_activation_a_version_is_fetched_once_and_switched_to_from_the_s
 
 
 def test_a_version_that_was_retired_is_left_for_the_newest_listed(
-    device: Device, owner: SimulatedRepository
+    device: SyncingDevice, owner: SimulatedRepository
 ) -> None:
     device.sync(activate=True)
     owner.add(make_files("2.0.0"))
@@ -80,7 +81,7 @@ def test_a_version_that_was_retired_is_left_for_the_newest_listed(
 
 
 def test_old_versions_beyond_those_kept_are_removed(
-    device: Device, owner: SimulatedRepository
+    device: SyncingDevice, owner: SimulatedRepository
 ) -> None:
     device.keep = Keep(versions=2)
     for minor in range(4):
@@ -91,8 +92,8 @@ def test_old_versions_beyond_those_kept_are_removed(
     assert device.versions() == ["1.3.0", "1.2.0"]
 
 
-def confirm(device: Device) -> None:
-    from fer_agent.updates.activation.probation import settle
+def confirm(device: SyncingDevice) -> None:
+    from fer_agent.updates.activation.pending import settle
 
     lease = settle(device.store, NAME)
     assert lease is not None
@@ -100,15 +101,15 @@ def confirm(device: Device) -> None:
 
 
 def test_a_refused_version_is_not_fetched_again_until_a_new_one_comes(
-    device: Device, server: WebServer, owner: SimulatedRepository
+    device: SyncingDevice, server: WebServer, owner: SimulatedRepository
 ) -> None:
     device.sync(activate=True)
     files = make_files("1.1.0")
     owner.add(files)
     owner.publish()
     digest = owner.targets.signed.targets[f"{NAME}/1.1.0/manifest.json"].hashes["sha256"]
-    build = Build(version="1.1.0", manifest_sha256=digest)
-    state.refuse(device.store, Refusal(name=NAME, build=build, reason="too slow", at=now()))
+    build = ModelVersion(version="1.1.0", manifest_sha256=digest)
+    state.reject(device.store, RejectedVersion(name=NAME, build=build, reason="too slow", at=now()))
     for _ in range(2):
         done = device.sync(activate=True)
         assert done.ok
@@ -123,7 +124,7 @@ def test_a_refused_version_is_not_fetched_again_until_a_new_one_comes(
 
 
 def test_a_version_for_newer_agents_is_named_and_the_older_one_taken(
-    device: Device, owner: SimulatedRepository
+    device: SyncingDevice, owner: SimulatedRepository
 ) -> None:
     owner.add(make_files("2.0.0"), minimum_agent_version="7.1.0")
     owner.publish()
@@ -138,7 +139,7 @@ def test_a_version_for_newer_agents_is_named_and_the_older_one_taken(
 
 @pytest.mark.parametrize("needs", ["7.1.0", "0.1.0"], ids=["says so", "does not say"])
 def test_an_old_agent_refuses_a_new_manifest_schema_and_names_the_version_needed(
-    device: Device, owner: SimulatedRepository, needs: str
+    device: SyncingDevice, owner: SimulatedRepository, needs: str
 ) -> None:
     """A format that this agent has never heard of, published by a newer `fer-train`."""
     owner.remove(NAME, "1.0.0")
@@ -158,7 +159,7 @@ def test_an_old_agent_refuses_a_new_manifest_schema_and_names_the_version_needed
 
 
 def test_a_version_that_is_too_large_is_refused_before_anything_is_fetched(
-    device: Device, owner: SimulatedRepository, server: WebServer
+    device: SyncingDevice, owner: SimulatedRepository, server: WebServer
 ) -> None:
     owner.add(make_files("1.1.0", network=bytes(10_000_000)))
     owner.publish()
@@ -168,16 +169,16 @@ def test_a_version_that_is_too_large_is_refused_before_anything_is_fetched(
     assert server.asked(r"/targets/") == []
 
 
-def test_a_model_that_is_not_there_is_named_with_those_that_are(device: Device) -> None:
+def test_a_model_that_is_not_there_is_named_with_those_that_are(device: SyncingDevice) -> None:
     with pytest.raises(AgentError, match="has no model large") as caught:
         device.sync("large")
     assert caught.value.exit_code == UsageError.exit_code
     assert NAME in caught.value.remedy
-    assert device.work.run(Wish(if_there=("large",))).models == ()
+    assert device.work.run(SyncRequest(optional_names=("large",))).models == ()
 
 
 def test_one_models_fault_keeps_the_others_from_nothing(
-    device: Device, server: WebServer, owner: SimulatedRepository
+    device: SyncingDevice, server: WebServer, owner: SimulatedRepository
 ) -> None:
     owner.add(make_files("1.0.0", name="another"))
     owner.publish()
@@ -193,7 +194,7 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def test_every_byte_of_progress_is_told(device: Device, owner: SimulatedRepository) -> None:
+def test_every_byte_of_progress_is_told(device: SyncingDevice, owner: SimulatedRepository) -> None:
     owner.add(make_files("1.1.0", network=bytes(200_000)))
     owner.publish()
     seen: list[tuple[int, int]] = []
@@ -205,14 +206,12 @@ def test_every_byte_of_progress_is_told(device: Device, owner: SimulatedReposito
 
 
 def test_a_face_detector_is_a_target_like_any_other(
-    device: Device, server: WebServer, owner: SimulatedRepository, shared: Path
+    device: SyncingDevice, server: WebServer, owner: SimulatedRepository, shared: Path
 ) -> None:
     """Synced, tried for real, used; and the first start's download was the same content."""
     content = (shared / "models" / YUNET.name).read_bytes()
     server.site["upstream/yunet.onnx"] = content
-    pinned = detector_file.PinnedFile(
-        f"{server.url}/upstream/yunet.onnx", YUNET.sha256, YUNET.size_bytes
-    )
+    pinned = Wanted(f"{server.url}/upstream/yunet.onnx", YUNET.sha256, YUNET.size_bytes)
     first = locate(DetectorConfig(), device.store, source=pinned)
     assert first.parent.name == "detectors"
     device.sync(activate=True)  # something else comes and goes through the cache
@@ -232,7 +231,7 @@ def test_a_face_detector_is_a_target_like_any_other(
 
 
 def test_a_face_detector_that_does_not_work_is_refused(
-    device: Device, owner: SimulatedRepository
+    device: SyncingDevice, owner: SimulatedRepository
 ) -> None:
     content = b"no network"
     manifest = {

@@ -17,7 +17,7 @@ from syncing_device import NAME, make_files
 from fer_agent.errors import AgentError, TemporaryError
 from fer_agent.updates import inventory, report
 from fer_agent.updates.cache import ContentCache, Wanted
-from fer_agent.updates.connection import Pace
+from fer_agent.updates.connection import MinRate
 from fer_agent.updates.fetch import Fetcher
 
 if TYPE_CHECKING:
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from simulated_repository import SimulatedRepository
-    from syncing_device import Device
+    from syncing_device import SyncingDevice
     from web_server import WebServer
 
 FILE = r"/targets/.*model\.onnx"
 
 
 def test_of_two_syncs_at_once_the_second_is_told_to_come_back(
-    device: Device, server: WebServer
+    device: SyncingDevice, server: WebServer
 ) -> None:
     inside, go = threading.Event(), threading.Event()
 
@@ -55,9 +55,9 @@ def test_of_two_syncs_at_once_the_second_is_told_to_come_back(
     assert device.sync(activate=True).models[0].outcome == "current"
 
 
-def patient(device: Device) -> Device:
+def patient(device: SyncingDevice) -> SyncingDevice:
     """The same device with a network that may keep it waiting."""
-    device.pace = Pace()
+    device.min_rate = MinRate()
     return device
 
 
@@ -94,7 +94,7 @@ def no_larger_than(size_bytes: int) -> Iterator[None]:
 
 
 def test_a_disk_that_fills_up_on_the_way_changes_nothing(
-    device: Device, owner: SimulatedRepository
+    device: SyncingDevice, owner: SimulatedRepository
 ) -> None:
     device.sync(activate=True)
     owner.add(make_files("1.1.0", network=bytes(300_000)))
@@ -109,7 +109,10 @@ def test_a_disk_that_fills_up_on_the_way_changes_nothing(
 
 
 def test_a_disk_that_is_full_already_is_not_filled_further(
-    device: Device, server: WebServer, owner: SimulatedRepository, monkeypatch: pytest.MonkeyPatch
+    device: SyncingDevice,
+    server: WebServer,
+    owner: SimulatedRepository,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     device.sync(activate=True)
     owner.add(make_files("1.1.0"))
@@ -128,7 +131,7 @@ def test_a_disk_that_is_full_already_is_not_filled_further(
 
 
 def test_a_disk_that_fills_up_with_metadata_changes_nothing(
-    device: Device, owner: SimulatedRepository
+    device: SyncingDevice, owner: SimulatedRepository
 ) -> None:
     device.sync(activate=True)
     for minor in range(1, 20):
@@ -142,7 +145,7 @@ def test_a_disk_that_fills_up_with_metadata_changes_nothing(
     assert device.linked() == "1.19.0"
 
 
-def test_what_a_power_cut_left_behind_is_cleared_away(device: Device) -> None:
+def test_what_a_power_cut_left_behind_is_cleared_away(device: SyncingDevice) -> None:
     left = device.store / ".staging" / "sync-left"
     left.mkdir(parents=True)
     (left / "model.onnx").write_bytes(b"half")
@@ -151,7 +154,7 @@ def test_what_a_power_cut_left_behind_is_cleared_away(device: Device) -> None:
 
 
 def test_a_damaged_version_in_the_store_is_fetched_anew(
-    device: Device, server: WebServer, owner: SimulatedRepository
+    device: SyncingDevice, server: WebServer, owner: SimulatedRepository
 ) -> None:
     device.sync()
     (path,) = (device.store / ".versions" / NAME).glob("1.0.0-*/model.onnx")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-    Behaviour = Callable[["Handler", bytes], None]
+    Behaviour = Callable[["FaultyHandler", bytes], None]
 
 
 class WebServer:
@@ -26,7 +26,7 @@ class WebServer:
         self.sent_bytes = 0
         self.closing = threading.Event()
         self._faults: list[tuple[re.Pattern[str], Behaviour, list[int]]] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), FaultyHandler)
         self._server.daemon_threads = True
         self._server.web = self  # type: ignore[attr-defined]
         if tls is not None:
@@ -68,7 +68,7 @@ class WebServer:
         self._server.server_close()
 
 
-class Handler(BaseHTTPRequestHandler):
+class FaultyHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     @property
@@ -130,7 +130,7 @@ def etag(content: bytes) -> str:
     return f'"{hash(content):x}"'
 
 
-def whole(handler: Handler, content: bytes) -> None:
+def whole(handler: FaultyHandler, content: bytes) -> None:
     """As a good web server does, ranges included."""
     wanted = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
     if_range = handler.headers.get("If-Range")
@@ -148,7 +148,7 @@ def whole(handler: Handler, content: bytes) -> None:
 def cut_after(size: int) -> Behaviour:
     """Send so many bytes of what was asked for, then reset the connection."""
 
-    def behave(handler: Handler, content: bytes) -> None:
+    def behave(handler: FaultyHandler, content: bytes) -> None:
         wanted = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
         start = int(wanted[1]) if wanted else 0
         handler.send_response(206 if start else 200)
@@ -173,7 +173,7 @@ def cut_after(size: int) -> Behaviour:
 def stall_after(size: int) -> Behaviour:
     """Send so many bytes, then nothing more."""
 
-    def behave(handler: Handler, content: bytes) -> None:
+    def behave(handler: FaultyHandler, content: bytes) -> None:
         handler.send_response(200)
         handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
@@ -185,7 +185,7 @@ def stall_after(size: int) -> Behaviour:
     return behave
 
 
-def truncated(handler: Handler, content: bytes) -> None:
+def truncated(handler: FaultyHandler, content: bytes) -> None:
     """Promise all, send half, and end in order."""
     handler.send_response(200)
     handler.send_header("Content-Length", str(len(content)))
@@ -194,12 +194,12 @@ def truncated(handler: Handler, content: bytes) -> None:
     handler.close_connection = True
 
 
-def short(handler: Handler, content: bytes) -> None:
+def short(handler: FaultyHandler, content: bytes) -> None:
     """Send half as if it were all."""
     handler.plain(200, content[: len(content) // 2])
 
 
-def one_byte_other(handler: Handler, content: bytes) -> None:
+def one_byte_other(handler: FaultyHandler, content: bytes) -> None:
     middle = len(content) // 2
     flipped = bytes([content[middle] ^ 1])
     handler.plain(200, content[:middle] + flipped + content[middle + 1 :])
@@ -218,7 +218,7 @@ def redirect(target: str, code: int = 302) -> Behaviour:
     return status(code, Location=target)
 
 
-def endless(handler: Handler, content: bytes) -> None:
+def endless(handler: FaultyHandler, content: bytes) -> None:
     handler.send_response(200)
     handler.end_headers()
     handler.close_connection = True
@@ -226,7 +226,7 @@ def endless(handler: Handler, content: bytes) -> None:
         handler.put(b"x" * (1 << 14))
 
 
-def dribble(handler: Handler, content: bytes) -> None:
+def dribble(handler: FaultyHandler, content: bytes) -> None:
     """A byte now and then: never silent, never done."""
     handler.send_response(200)
     handler.send_header("Content-Length", str(len(content)))
@@ -236,7 +236,7 @@ def dribble(handler: Handler, content: bytes) -> None:
         handler.put(b"x")
 
 
-def dribble_headers(handler: Handler, content: bytes) -> None:
+def dribble_headers(handler: FaultyHandler, content: bytes) -> None:
     handler.close_connection = True
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
     while not handler.web.closing.wait(0.05):

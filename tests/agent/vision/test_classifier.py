@@ -95,7 +95,7 @@ def tracks(*boxes: tuple[float, float, float, float]) -> Tracks:
     )
 
 
-class CountingSession:
+class RunCountingSession:
     """A session, and the batch sizes it ran."""
 
     def __init__(self, session: OnnxSession) -> None:
@@ -109,7 +109,7 @@ class CountingSession:
 
 
 def test_all_faces_of_a_frame_go_in_one_batch_in_their_order(tmp_path: Path) -> None:
-    session = CountingSession(tiny_network(tmp_path))
+    session = RunCountingSession(tiny_network(tmp_path))
     classifier = CropClassifier(session, manifest())
     session.batches.clear()
     luma = np.zeros((100, 200), np.uint8)
@@ -126,7 +126,7 @@ def test_all_faces_of_a_frame_go_in_one_batch_in_their_order(tmp_path: Path) -> 
 
 
 def test_a_frame_without_faces_runs_nothing(tmp_path: Path) -> None:
-    session = CountingSession(tiny_network(tmp_path))
+    session = RunCountingSession(tiny_network(tmp_path))
     classifier = CropClassifier(session, manifest())
     session.batches.clear()
     scores = classifier.classify(Frame(np.zeros((100, 200), np.uint8), 0, 0), tracks())

@@ -23,7 +23,7 @@ from fer_agent.detector.yunet import YuNetDetector
 from fer_agent.inference.onnx import OnnxSession
 from fer_agent.models.store import find_model
 from fer_agent.vision.classifier import CropClassifier
-from fer_agent.vision.motion_gate import RestingDetector
+from fer_agent.vision.motion_gate import MotionGatedDetector
 from fer_agent.vision.pipeline import Pipeline
 from fer_agent.vision.records import CameraStats, Faces, Frame
 from fer_agent.vision.smoother import EmotionSmoother
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from fer_agent.vision.records import Bgr, EmotionEvent
 
 REST_S = 0.3
-SETTLE_S = 1.5
+STEADY_S = 1.5
 LATEST_NS = 300_000_000
 
 
@@ -59,8 +59,10 @@ class Scripted:
         )
 
 
-def resting(detector: FaceDetector, looks: int = 2) -> RestingDetector:
-    return RestingDetector(detector, rest_s=REST_S, settle_s=SETTLE_S, looks=looks)
+def gated(detector: FaceDetector, min_detections: int = 2) -> MotionGatedDetector:
+    return MotionGatedDetector(
+        detector, rest_s=REST_S, steady_s=STEADY_S, min_detections=min_detections
+    )
 
 
 def still(at_s: float, size: tuple[int, int] = (320, 240)) -> Frame:
@@ -80,7 +82,7 @@ def test_from_one_search_to_the_next_it_is_never_longer_than_300_ms(
     fps: float, jitter: float
 ) -> None:
     inner = Scripted()
-    detector = resting(inner)
+    detector = gated(inner)
     longest_s = (1 + jitter) / fps
     for at_s in times(fps, 12, jitter):
         detector.detect(still(at_s))
@@ -91,17 +93,17 @@ def test_from_one_search_to_the_next_it_is_never_longer_than_300_ms(
 
 def test_an_idle_scene_is_searched_three_or_four_times_a_second() -> None:
     inner = Scripted()
-    detector = resting(inner)
+    detector = gated(inner)
     for at_s in times(30, 11.5):
         detector.detect(still(at_s))
-    settling = [at_ns for at_ns in inner.asked_ns if at_ns < (10 + SETTLE_S) * 1e9]
-    assert len(settling) == 30 * SETTLE_S  # all of them, until it is sure
-    assert len(inner.asked_ns) - len(settling) == pytest.approx(10 / REST_S, abs=2)
+    before_rest = [at_ns for at_ns in inner.asked_ns if at_ns < (10 + STEADY_S) * 1e9]
+    assert len(before_rest) == 30 * STEADY_S  # all of them, until it is sure
+    assert len(inner.asked_ns) - len(before_rest) == pytest.approx(10 / REST_S, abs=2)
 
 
 def test_a_face_that_keeps_still_is_given_again_and_searched_for_less_often() -> None:
     inner = Scripted((50, 50, 90, 100))
-    detector = resting(inner)
+    detector = gated(inner)
     found = [detector.detect(still(at_s)) for at_s in times(30, 5)]
     assert all(faces.xyxy.tolist() == [[50, 50, 90, 100]] for faces in found)
     assert len(inner.asked_ns) < 0.45 * len(found)
@@ -110,7 +112,7 @@ def test_a_face_that_keeps_still_is_given_again_and_searched_for_less_often() ->
 def test_a_new_face_that_comes_without_a_motion_is_seen_within_300_ms_whenever_it_comes() -> None:
     for offset in range(12):
         inner = Scripted()
-        detector = resting(inner)
+        detector = gated(inner)
         for at_s in times(30, 3 + offset / 30):
             detector.detect(still(at_s))
         inner.boxes = [(50, 50, 90, 100)]
@@ -125,7 +127,7 @@ def test_a_new_face_that_comes_without_a_motion_is_seen_within_300_ms_whenever_i
 
 def test_a_result_that_changes_is_searched_for_in_every_frame_until_it_settles_again() -> None:
     inner = Scripted()
-    detector = resting(inner)
+    detector = gated(inner)
     for at_s in times(30, 4):
         detector.detect(still(at_s))
     inner.boxes = [(50, 50, 90, 100)]
@@ -142,7 +144,7 @@ def test_a_result_that_changes_is_searched_for_in_every_frame_until_it_settles_a
 
 def test_a_face_that_flickers_is_searched_for_in_every_frame() -> None:
     inner = Scripted()
-    detector = resting(inner)
+    detector = gated(inner)
     for number, at_s in enumerate(times(30, 6)):
         inner.boxes = [(50, 50, 90, 100)] if number % 9 else []
         detector.detect(still(at_s))
@@ -151,7 +153,7 @@ def test_a_face_that_flickers_is_searched_for_in_every_frame() -> None:
 
 def test_a_box_that_creeps_away_without_a_motion_does_not_count_as_still() -> None:
     inner = Scripted()
-    detector = resting(inner)
+    detector = gated(inner)
     for number, at_s in enumerate(times(30, 6)):
         left = 20 + number * 0.4  # 12 pixels a second, of a face of 50
         inner.boxes = [(left, 50, left + 40, 100)]
@@ -160,9 +162,9 @@ def test_a_box_that_creeps_away_without_a_motion_does_not_count_as_still() -> No
     assert len(inner.asked_ns) == 180
 
 
-def test_as_many_looks_as_a_track_needs_come_before_the_first_rest() -> None:
+def test_as_many_detections_as_a_track_needs_come_before_the_first_rest() -> None:
     inner = Scripted()
-    detector = resting(inner, looks=12)
+    detector = gated(inner, min_detections=12)
     for at_s in times(4, 4):
         detector.detect(still(at_s))
     assert len(inner.asked_ns) == 16
@@ -170,7 +172,7 @@ def test_as_many_looks_as_a_track_needs_come_before_the_first_rest() -> None:
 
 def test_the_same_result_comes_three_times_before_the_first_rest_whatever_is_asked_for() -> None:
     inner = Scripted()
-    detector = RestingDetector(inner, rest_s=60, settle_s=0, looks=1)
+    detector = gated(inner, min_detections=1)
     for at_s in times(30, 2):
         detector.detect(still(at_s))
     assert len(inner.asked_ns) == 3 + 1  # the fourth is the one that later pictures stand against
@@ -178,7 +180,7 @@ def test_the_same_result_comes_three_times_before_the_first_rest_whatever_is_ask
 
 def test_another_size_of_picture_is_searched_at_once() -> None:
     inner = Scripted()
-    detector = resting(inner)
+    detector = gated(inner)
     for at_s in times(30, 4):
         detector.detect(still(at_s))
     assert detector.detect(still(at_s + 0.03, (240, 320))).frame_size == (240, 320)
@@ -187,7 +189,7 @@ def test_another_size_of_picture_is_searched_at_once() -> None:
 @pytest.mark.parametrize("size", [(640, 480), (641, 479), (1920, 1080), (48, 36), (3, 1), (200, 1)])
 def test_a_motion_is_noticed_in_pictures_of_any_size(size: tuple[int, int]) -> None:
     inner = Scripted()
-    detector = resting(inner)
+    detector = gated(inner)
     for at_s in times(30, 4):
         detector.detect(still(at_s, size))
     asked = len(inner.asked_ns)
@@ -218,12 +220,12 @@ def noisy(picture: Bgr, number: int, sigma: float = 3.0) -> Bgr:
 
 def test_the_noise_of_a_dim_room_is_no_motion() -> None:
     inner = Scripted()
-    detector = resting(inner)
+    detector = gated(inner)
     backdrop = Scene().draw_people([])
     for number, at_s in enumerate(times(30, 3)):
         frame = make_frame(noisy(backdrop, number, sigma=8.0), round(at_s * 1e9), number)
         detector.detect(frame)
-    assert len(inner.asked_ns) <= 30 * SETTLE_S + 1.5 / REST_S + 2
+    assert len(inner.asked_ns) <= 30 * STEADY_S + 1.5 / REST_S + 2
 
 
 @pytest.mark.parametrize("speed", [1.0, 3.0])
@@ -231,7 +233,7 @@ def test_a_real_face_that_moves_is_searched_for_in_every_frame(
     yunet: OnnxSession, speed: float
 ) -> None:
     inner = Watching(YuNetDetector(yunet, DetectorConfig()))
-    detector = resting(inner)
+    detector = gated(inner)
     scene = Scene()
     all_s = times(30, 3)
     for number, at_s in enumerate(all_s):
@@ -245,7 +247,7 @@ def test_a_real_face_that_moves_is_searched_for_in_every_frame(
 
 def test_somebody_who_appears_in_a_noisy_picture_is_seen_within_300_ms(yunet: OnnxSession) -> None:
     inner = Watching(YuNetDetector(yunet, DetectorConfig()))
-    detector = resting(inner)
+    detector = gated(inner)
     scene = Scene()
     nobody = scene.draw_people([])
     for number, at_s in enumerate(times(30, 2.5)):
@@ -303,7 +305,7 @@ def test_the_composed_agent_rests_unless_it_is_told_not_to(
     assert share == pytest.approx(searched / 120, abs=0.12)
 
 
-class Collector:
+class EventCollector:
     def __init__(self) -> None:
         self.events: list[EmotionEvent] = []
 
@@ -315,7 +317,7 @@ def story(
     frames: list[Frame], detector: FaceDetector, classifier: CropClassifier
 ) -> list[tuple[str, int, str]]:
     """Return what is told of a clip: kind, track and word of each event."""
-    out = Collector()
+    out = EventCollector()
     Pipeline(
         camera=Clip(frames),
         detector=detector,
@@ -354,7 +356,7 @@ def test_real_clips_tell_the_same_story_with_and_without_rests(
     frames = real_clip(shared / "media" / f"{name}.gif")
     always = story(frames, YuNetDetector(yunet, DetectorConfig()), classifier)
     inner = Watching(YuNetDetector(yunet, DetectorConfig()))
-    assert story(frames, resting(inner), classifier) == always
+    assert story(frames, gated(inner), classifier) == always
     assert always  # somebody is in each of them
 
 
@@ -369,7 +371,7 @@ def test_two_people_who_sit_still_tell_the_same_story_with_a_third_of_the_search
         frames.append(make_frame(noisy(picture, number), round((1 + number / 30) * 1e9), number))
     always = story(frames, YuNetDetector(yunet, DetectorConfig()), classifier)
     inner = Watching(YuNetDetector(yunet, DetectorConfig()))
-    assert story(frames, resting(inner), classifier) == always
+    assert story(frames, gated(inner), classifier) == always
     assert {track for _, track, _ in always} == {1, 2}
     # All of the first 1.5 s and of the 1 s after she left, and a tenth of the rest.
     assert len(inner.asked_ns) < 100

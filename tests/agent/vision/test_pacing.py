@@ -21,7 +21,7 @@ HOT = BoardState(
 COOLED = BoardState(throttled=False, throttled_since_boot=True)
 
 
-class ListCamera:
+class SteadyCamera:
     def __init__(self, items: list[Frame | Gap]) -> None:
         self._items = items
 
@@ -40,7 +40,7 @@ def frame(at_s: float) -> Frame:
 
 
 def paced(items: list[Frame | Gap], pace: Pace) -> PacedCamera:
-    camera = ListCamera(items)
+    camera = SteadyCamera(items)
     return PacedCamera(camera, pace, camera.stats)
 
 
@@ -95,7 +95,7 @@ def test_a_new_limit_counts_from_the_next_frame_on() -> None:
     assert len(taken) == pytest.approx(30 + 3 * 4, abs=1)
 
 
-class Board:
+class ScriptedBoard:
     """A board that tells what it is told to, and a clock."""
 
     def __init__(self) -> None:
@@ -110,11 +110,11 @@ class Board:
 
 
 @pytest.fixture
-def board() -> Board:
-    return Board()
+def board() -> ScriptedBoard:
+    return ScriptedBoard()
 
 
-def steps(watch: ThrottleWatch, pace: Pace, board: Board, seconds: int) -> list[float]:
+def steps(watch: ThrottleWatch, pace: Pace, board: ScriptedBoard, seconds: int) -> list[float]:
     """Return each frame rate that was set while time went by; 0 is no limit."""
     seen: list[float] = []
     for _ in range(seconds):
@@ -127,7 +127,7 @@ def steps(watch: ThrottleWatch, pace: Pace, board: Board, seconds: int) -> list[
 
 
 def test_a_board_that_throttles_goes_down_step_by_step_and_up_again_when_it_stays_cool(
-    board: Board, caplog: pytest.LogCaptureFixture
+    board: ScriptedBoard, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     pace = Pace()
@@ -146,7 +146,9 @@ def test_a_board_that_throttles_goes_down_step_by_step_and_up_again_when_it_stay
     assert "full speed" in said[-1]
 
 
-def test_a_short_throttling_between_two_looks_counts_by_the_boards_own_memory(board: Board) -> None:
+def test_a_short_throttling_between_two_looks_counts_by_the_boards_own_memory(
+    board: ScriptedBoard,
+) -> None:
     pace = Pace()
     watch = ThrottleWatch(pace, board.read, board.clock_s)
     steps(watch, pace, board, 20)
@@ -154,7 +156,7 @@ def test_a_short_throttling_between_two_looks_counts_by_the_boards_own_memory(bo
     assert steps(watch, pace, board, 15)[-1] == 15.0
 
 
-def test_counters_of_a_jetson_slow_it_down_while_they_rise(board: Board) -> None:
+def test_counters_of_a_jetson_slow_it_down_while_they_rise(board: ScriptedBoard) -> None:
     pace = Pace()
     board.state = BoardState(throttle_events=3)
     watch = ThrottleWatch(pace, board.read, board.clock_s)
@@ -164,7 +166,7 @@ def test_counters_of_a_jetson_slow_it_down_while_they_rise(board: Board) -> None
     assert steps(watch, pace, board, 60) == [15.0, 0.0]
 
 
-def test_a_board_that_does_not_tell_is_never_slowed_down(board: Board) -> None:
+def test_a_board_that_does_not_tell_is_never_slowed_down(board: ScriptedBoard) -> None:
     pace = Pace()
     board.state = BoardState()
     watch = ThrottleWatch(pace, board.read, board.clock_s)

@@ -12,7 +12,7 @@ from fer_agent.app.health import CameraMeter, HealthReporter
 from fer_agent.config.model import SmootherConfig, TrackerConfig
 from fer_agent.errors import CameraError, InferenceError, UsageError
 from fer_agent.vision.pipeline import Pipeline
-from fer_agent.vision.recorder import Record, RecordingClassifier
+from fer_agent.vision.recorder import FrameRecorder, RecordingClassifier
 from fer_agent.vision.records import (
     CameraStats,
     EmotionScores,
@@ -23,14 +23,7 @@ from fer_agent.vision.records import (
     ModelIdentity,
 )
 from fer_agent.vision.smoother import EmotionSmoother
-from fer_agent.vision.timing import (
-    STAGES,
-    FirstFrames,
-    StageClock,
-    TimedCamera,
-    TimedDetector,
-    percentiles,
-)
+from fer_agent.vision.timing import STAGES, StageClock, TimedCamera, percentiles, timed
 from fer_agent.vision.tracker import IouTracker
 
 if TYPE_CHECKING:
@@ -125,7 +118,7 @@ class Collector:
         return [(event.track_id, event.kind.value) for event in self.events]
 
 
-def pipeline(camera: ListCamera | TimedCamera | FirstFrames, out: Collector) -> Pipeline:
+def pipeline(camera: ListCamera, out: Collector) -> Pipeline:
     return Pipeline(
         camera=camera,
         detector=OneFace(),
@@ -167,16 +160,28 @@ def test_open_tracks_are_ended_when_the_camera_fails() -> None:
     assert out.events[-1].kind is EventKind.ENDED
 
 
-def test_first_frames_ends_the_camera_after_its_limit_and_does_not_count_gaps() -> None:
+def test_a_timed_camera_ends_after_its_limit_and_does_not_count_gaps() -> None:
     camera = ListCamera([frame(0), Gap(0, "seam"), frame(1), frame(2), frame(3)])
-    numbers = [f.number for f in FirstFrames(camera, 3).frames() if isinstance(f, Frame)]
+    limited = TimedCamera(camera, StageClock(), max_frames=3)
+    numbers = [f.number for f in limited.frames() if isinstance(f, Frame)]
     assert numbers == [0, 1, 2]
     assert camera.closed.is_set()
 
 
+def test_a_timed_stage_keeps_what_is_not_timed() -> None:
+    clock = StageClock()
+    tracker = timed(IouTracker(TrackerConfig(confirm_frames=1)), "track", clock)
+    face = OneFace().detect(frame(0))
+    first = tracker.update(face, 0)
+    tracker.reset()
+    second = tracker.update(face, FRAME_NS)
+    assert (first.track_id.tolist(), second.track_id.tolist()) == ([1], [2])
+    assert len(clock.take()["track"]) == 2
+
+
 def test_stage_clock_keeps_durations_until_they_are_taken() -> None:
     clock = StageClock()
-    detector = TimedDetector(OneFace(), clock)
+    detector = timed(OneFace(), "detect", clock)
     assert len(detector.detect(frame(0))) == 1
     list(TimedCamera(ListCamera([frame(0), Gap(0, "seam")]), clock).frames())
     taken = clock.take()
@@ -218,7 +223,7 @@ def test_health_tells_frames_searched_from_frames_processed() -> None:
         interval_s=1,
         counters=None,
     )
-    detector = TimedDetector(OneFace(), clock)
+    detector = timed(OneFace(), "detect", clock)
     for number in range(10):
         if number % 5 == 0:
             detector.detect(frame(number))
@@ -304,7 +309,7 @@ def test_a_file_that_cannot_be_played_does_not_disturb_the_other_camera() -> Non
 
 def test_record_holds_a_header_and_every_frame(tmp_path: Path) -> None:
     path = tmp_path / "record.jsonl"
-    record = Record(path, {"model": "tiny"})
+    record = FrameRecorder(path, {"model": "tiny"})
     faces = OneFace().detect(frame(7))
     tracker = IouTracker(TrackerConfig(confirm_frames=1))
     classifier = RecordingClassifier(AlwaysHappy(), record, "door")
@@ -326,11 +331,11 @@ def test_record_holds_a_header_and_every_frame(tmp_path: Path) -> None:
 
 def test_record_in_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot write the record"):
-        Record(tmp_path / "nowhere" / "record.jsonl", {})
+        FrameRecorder(tmp_path / "nowhere" / "record.jsonl", {})
 
 
 def test_record_on_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
     full = tmp_path / "full.jsonl"
     full.symlink_to("/dev/full")
     with pytest.raises(UsageError, match="No space left"):
-        Record(full, {"model": "tiny"}).write({"frame": 1})
+        FrameRecorder(full, {"model": "tiny"}).write({"frame": 1})

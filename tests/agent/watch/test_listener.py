@@ -14,7 +14,7 @@ import pytest
 from fer_agent.config.model import MqttConfig
 from fer_agent.errors import BrokerError, CredentialsError
 from fer_agent.mqtt.embedded_broker import EmbeddedBroker
-from fer_agent.watch.listener import LinkNews, Received, Watcher
+from fer_agent.watch.listener import ConnectionChange, ReceivedMessage, Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,16 +45,16 @@ def watch() -> Iterator[Callable[[MqttConfig], Watcher]]:
     assert set(threading.enumerate()) <= before
 
 
-def next_message(watcher: Watcher) -> Received:
+def next_message(watcher: Watcher) -> ReceivedMessage:
     while (arrived := watcher.next(WAIT_S)) is not None:
-        if isinstance(arrived, Received):
+        if isinstance(arrived, ReceivedMessage):
             return arrived
     pytest.fail("no message came")
 
 
-def next_news(watcher: Watcher) -> LinkNews:
+def next_news(watcher: Watcher) -> ConnectionChange:
     while (arrived := watcher.next(WAIT_S)) is not None:
-        if isinstance(arrived, LinkNews):
+        if isinstance(arrived, ConnectionChange):
             return arrived
     pytest.fail("no news of the link came")
 
@@ -68,10 +68,12 @@ def test_it_hears_every_device_and_what_the_broker_kept(
     watcher = watch(MqttConfig(broker=broker.uri))
     watcher.connect()
 
-    assert next_message(watcher) == Received("fer/v1/one/cameras/front/emotion", b"happy", True)
+    assert next_message(watcher) == ReceivedMessage(
+        "fer/v1/one/cameras/front/emotion", b"happy", True
+    )
     publish(broker, "somebody/else", "1")
     publish(broker, "fer/v1/two/status", '{"state": "online"}')
-    assert next_message(watcher) == Received("fer/v1/two/status", b'{"state": "online"}')
+    assert next_message(watcher) == ReceivedMessage("fer/v1/two/status", b'{"state": "online"}')
 
 
 @pytest.mark.broker
@@ -145,7 +147,7 @@ def test_stop_ends_the_arrivals(watch: Callable[[MqttConfig], Watcher]) -> None:
         watcher.connect()
         watcher.stop()
 
-        assert [type(arrived) for arrived in watcher.arrivals()] == [LinkNews]
+        assert [type(arrived) for arrived in watcher.arrivals()] == [ConnectionChange]
         watcher.close()
 
 
@@ -153,7 +155,7 @@ def test_stop_ends_the_arrivals(watch: Callable[[MqttConfig], Watcher]) -> None:
     ("payload", "written"), [(b'{"a": 1}', {"a": 1}), (b"happy", "happy"), (b"", None)]
 )
 def test_a_message_is_one_line_of_json(payload: bytes, written: object) -> None:
-    line = Received("fer/v1/a/b", payload, retained=True).as_json()
+    line = ReceivedMessage("fer/v1/a/b", payload, retained=True).as_json()
 
     assert "\n" not in line
     assert json.loads(line) == {

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fer_agent.mqtt.messages import Kind, Topic, uuid7
+from fer_agent.mqtt.messages import MessageKind, Topic, uuid7
 from fer_agent.mqtt.payloads import (
     EVENT_DATA_SCHEMA,
     AlertPayload,
@@ -22,18 +22,20 @@ from fer_agent.mqtt.payloads import (
     StatusPayload,
 )
 from fer_agent.vision.records import CameraState
-from fer_agent.watch.listener import LinkNews, Received
+from fer_agent.watch.listener import ConnectionChange, ReceivedMessage
 from fer_agent.watch.table import LiveTable
 
 SESSION = uuid7()
 NOW = datetime(2025, 3, 1, 12, 0, 0, tzinfo=timezone.utc)
 
 
-def message(kind: Kind, payload: bytes, name: str = "") -> Received:
-    return Received(str(Topic("kitchen", kind, name)), payload)
+def message(kind: MessageKind, payload: bytes, name: str = "") -> ReceivedMessage:
+    return ReceivedMessage(str(Topic("kitchen", kind, name)), payload)
 
 
-def event(track: int, what: str = "started", *, session: str = SESSION, **data: Any) -> Received:
+def event(
+    track: int, what: str = "started", *, session: str = SESSION, **data: Any
+) -> ReceivedMessage:
     said = {
         "session": session,
         "mono_ns": 1,
@@ -61,7 +63,7 @@ def event(track: int, what: str = "started", *, session: str = SESSION, **data: 
         dataschema=EVENT_DATA_SCHEMA,
         data=EventData(**said),
     )
-    return message(Kind.EVENTS, made.encode(), "front")
+    return message(MessageKind.EVENTS, made.encode(), "front")
 
 
 def drawn(table: LiveTable) -> str:
@@ -137,11 +139,11 @@ def test_states_and_words_are_told_once() -> None:
     ).encode()
 
     lines = [
-        table.take(message(Kind.STATUS, status)),
-        table.take(message(Kind.STATUS, status)),
-        table.take(message(Kind.CAMERA_STATUS, camera, "front")),
-        table.take(message(Kind.EMOTION, b"sad", "front")),
-        table.take(message(Kind.EMOTION, b"sad", "front")),
+        table.take(message(MessageKind.STATUS, status)),
+        table.take(message(MessageKind.STATUS, status)),
+        table.take(message(MessageKind.CAMERA_STATUS, camera, "front")),
+        table.take(message(MessageKind.EMOTION, b"sad", "front")),
+        table.take(message(MessageKind.EMOTION, b"sad", "front")),
     ]
 
     said = [line and line.partition("kitchen ")[2] for line in lines]
@@ -160,17 +162,19 @@ def test_states_and_words_are_told_once() -> None:
 def test_a_camera_sees_somebody_only_while_it_and_its_device_are_there() -> None:
     table = LiveTable("")
 
-    def tell(kind: Kind, state: str, name: str = "", **more: Any) -> str:
+    def tell(kind: MessageKind, state: str, name: str = "", **more: Any) -> str:
         said = CameraStatusPayload if name else StatusPayload
         table.take(message(kind, said(state=state, since=NOW, **more).encode(), name))
         return drawn(table)
 
-    table.take(message(Kind.EMOTION, b"happy", "front"))
-    assert "online · sees happy" in tell(Kind.CAMERA_STATUS, CameraState.ONLINE, "front", reason="")
-    offline = tell(Kind.CAMERA_STATUS, CameraState.OFFLINE, "front", reason="unplugged")
+    table.take(message(MessageKind.EMOTION, b"happy", "front"))
+    assert "online · sees happy" in tell(
+        MessageKind.CAMERA_STATUS, CameraState.ONLINE, "front", reason=""
+    )
+    offline = tell(MessageKind.CAMERA_STATUS, CameraState.OFFLINE, "front", reason="unplugged")
     assert "camera front offline (unplugged)" in offline
     assert "sees" not in offline
-    assert "camera front" not in tell(Kind.STATUS, "stopped", session=SESSION)
+    assert "camera front" not in tell(MessageKind.STATUS, "stopped", session=SESSION)
 
 
 def test_health_shows_what_is_known_and_nothing_else() -> None:
@@ -185,7 +189,7 @@ def test_health_shows_what_is_known_and_nothing_else() -> None:
         throttled=True,
     )
 
-    line = table.take(message(Kind.HEALTH, health.encode()))
+    line = table.take(message(MessageKind.HEALTH, health.encode()))
 
     assert line is not None
     assert line.endswith("health: 20.0 fps, 7 ms a frame (p95 10), 71 °C, throttled")
@@ -196,19 +200,19 @@ def test_an_alert_stands_until_it_is_cleared() -> None:
     alert = AlertPayload(text="the disk is full", session=SESSION, since=NOW)
 
     assert "ALERT disk: the disk is full" in (
-        table.take(message(Kind.ALERT, alert.encode(), "disk")) or ""
+        table.take(message(MessageKind.ALERT, alert.encode(), "disk")) or ""
     )
     assert "the disk is full" in drawn(table)
-    assert "alert disk is over" in (table.take(message(Kind.ALERT, b"", "disk")) or "")
+    assert "alert disk is over" in (table.take(message(MessageKind.ALERT, b"", "disk")) or "")
     assert "the disk is full" not in drawn(table)
 
 
 def test_a_lost_link_is_shown_until_it_is_back() -> None:
     table = LiveTable("")
-    table.take(LinkNews(connected=False, text="the connection is lost"))
+    table.take(ConnectionChange(connected=False, text="the connection is lost"))
     assert "the connection is lost" in drawn(table)
 
-    table.take(LinkNews(connected=True, text="listening again"))
+    table.take(ConnectionChange(connected=True, text="listening again"))
     assert "the connection is lost" not in drawn(table)
 
 
@@ -225,5 +229,5 @@ def test_a_lost_link_is_shown_until_it_is_back() -> None:
 def test_what_is_not_ours_is_left_out(topic: str, payload: bytes) -> None:
     table = LiveTable("")
 
-    assert table.take(Received(topic, payload)) is None
+    assert table.take(ReceivedMessage(topic, payload)) is None
     assert "waiting for a device" in drawn(table)

@@ -12,9 +12,9 @@ from tuf.api.metadata import TargetFile
 from fer_agent.errors import ModelContractError, ModelFileError, UsageError
 from fer_agent.inference import golden
 from fer_agent.inference.onnx import OnnxSession
-from fer_agent.models.manifest import Manifest, read_any_manifest
+from fer_agent.models.manifest import Manifest, by_number, read_any_manifest
 from fer_agent.models.store import file_sha256, verify_file
-from fer_agent.updates.catalog import MANIFEST_FILE, TargetCustom, by_number, customs_of
+from fer_agent.updates.catalog import MANIFEST_FILE, TargetCustom, customs_of
 
 if TYPE_CHECKING:
     from pathlib import Path

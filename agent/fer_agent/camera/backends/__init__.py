@@ -1,1 +1,1 @@
-"""One module for each kind of camera."""
+"""The kinds of cameras, one module each."""

@@ -1,4 +1,4 @@
-"""A child process that writes raw pictures to a pipe, and the reading of them."""
+"""The reader of raw pictures that a child process writes to a pipe."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _END_S = 1.0
 
 
 class ChildEndedError(Exception):
-    """The child closed its output.
+    """The end of a child's output.
 
     Attributes:
         errors: the last lines it wrote to standard output and error.
@@ -38,11 +38,11 @@ class ChildEndedError(Exception):
 
 
 class PictureChild:
-    """Runs a program and reads pictures of a fixed size from it; for one thread.
+    """A program whose pictures of a fixed size are read; for one thread.
 
     Args:
-        command: makes program and arguments, given the file descriptor to write pictures to. Not
-            the standard output: NVIDIA's Argus chats there.
+        command: makes program and arguments, given the file descriptor to write pictures to; the
+            standard output will not do, as NVIDIA's Argus logs there.
         picture_bytes: size of each picture.
 
     Raises:
@@ -62,7 +62,7 @@ class PictureChild:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=(theirs,),
-                start_new_session=True,  # Ctrl-C is ours to answer, and all of it can be killed
+                start_new_session=True,  # Ctrl-C does not reach it, and all of it can be killed
             )
         except OSError:
             os.close(self._output)
@@ -71,7 +71,7 @@ class PictureChild:
             os.close(theirs)
         assert self._process.stdout is not None  # noqa: S101  set by PIPE above
         self._said_pipe = self._process.stdout
-        with contextlib.suppress(OSError):  # beyond the user's limit smaller pipes do as well
+        with contextlib.suppress(OSError):  # beyond the user's limit the pipe stays smaller
             fcntl.fcntl(self._output, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._selector = selectors.DefaultSelector()
         for pipe in (self._output, self._said_pipe.fileno()):
@@ -82,10 +82,10 @@ class PictureChild:
         """Wait for the next whole picture.
 
         Returns:
-            uint8 (picture_bytes,), the caller's own.
+            uint8 (picture_bytes,), a new array.
 
         Raises:
-            TimeoutError: it is not whole yet; what came is kept for the next call.
+            TimeoutError: it is not whole yet; its part is kept for the next call.
             ChildEndedError: the child closed its output.
         """
         until_s = time.monotonic() + timeout_s
@@ -97,13 +97,13 @@ class PictureChild:
                 if key.fd == self._output:
                     self._read_output()
                 else:
-                    self._listen()
+                    self._read_messages()
         picture, self._picture = self._picture, np.empty(self._picture_bytes, np.uint8)
         self._filled = 0
         return picture
 
     def close(self) -> None:
-        """End the child and what it started: politely, after a second for good."""
+        """End the child and its own children: by SIGTERM, after a second by SIGKILL."""
         self._selector.close()
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
@@ -120,14 +120,14 @@ class PictureChild:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_END_S)
             with contextlib.suppress(BlockingIOError):
-                self._listen()
+                self._read_messages()
             raise ChildEndedError(self._said.decode("utf-8", "replace").strip())
         self._filled += count
 
-    def _listen(self) -> None:
-        """Keep the last of what the child says, so that its pipe never fills up."""
+    def _read_messages(self) -> None:
+        """Keep the child's last messages, so that their pipe never fills up."""
         data = os.read(self._said_pipe.fileno(), _KEPT_BYTES)
         if not data:
-            with contextlib.suppress(KeyError):  # its end was heard before
+            with contextlib.suppress(KeyError):  # unregistered before
                 self._selector.unregister(self._said_pipe.fileno())
         self._said = (self._said + data)[-_KEPT_BYTES:]

@@ -1,4 +1,4 @@
-"""Media files as pictures with their place in time: videos, GIFs, single images, folders."""
+"""The pictures of media files with their times: videos, GIFs, single images, folders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import cv2
 import numpy as np
 
-from fer_agent.camera.backends.opencv import hush, open_capture
+from fer_agent.camera.backends.opencv import open_capture, silence_logging
 from fer_agent.errors import CameraError
 
 if TYPE_CHECKING:
@@ -25,20 +25,20 @@ logger = logging.getLogger(__name__)
 IMAGE_SUFFIXES = frozenset(
     (".bmp", ".jpe", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 )
-"""What is taken from a folder; a single file is recognised by its content instead."""
+"""Suffixes of the images in a folder; a single file is recognised by its content instead."""
 
 _LONGEST_STEP_S = 10.0
-"""Longer between two pictures, a video's timestamps are taken for damaged."""
+"""Longest time between two pictures; beyond it a video's timestamps count as damaged."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Picture:
+class ClipPicture:
     """One picture of a clip.
 
     Attributes:
         bgr: uint8 (H, W, 3).
         at_s: seconds from the clip's first picture.
-        lasts_s: seconds until the next one is expected; where a loop places its seam.
+        lasts_s: seconds until the next one is expected, also at the seam of a loop.
     """
 
     bgr: Bgr
@@ -46,7 +46,7 @@ class Picture:
     lasts_s: float
 
 
-Clip: TypeAlias = "Generator[Picture, None, None]"
+Clip: TypeAlias = "Generator[ClipPicture, None, None]"
 
 
 def play(path: Path, fps: float) -> Clip:
@@ -54,7 +54,7 @@ def play(path: Path, fps: float) -> Clip:
 
     Args:
         path: video, GIF, image or folder.
-        fps: pace of a folder, and of a video that does not know its own.
+        fps: pace of a folder, and of a video without a frame rate.
 
     Raises:
         CameraError: missing, unreadable, or without a single picture that decodes; raised before
@@ -69,7 +69,7 @@ def play(path: Path, fps: float) -> Clip:
 
 
 def read_image(path: Path) -> Bgr:
-    """Read one image as 8-bit colour, upright as its EXIF orientation says.
+    """Read one image as 8-bit colour, turned by its EXIF orientation.
 
     Returns:
         uint8 (H, W, 3); transparency is dropped, 16 bits are scaled to 8, gray is repeated.
@@ -77,7 +77,7 @@ def read_image(path: Path) -> Bgr:
     Raises:
         CameraError: unreadable, damaged, truncated, or of a kind that OpenCV does not know.
     """
-    hush()
+    silence_logging()
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -92,7 +92,7 @@ def read_image(path: Path) -> Bgr:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Tell whether a JPEG has its end marker; older OpenCV fills a truncated one up with gray.
+    """Tell whether a JPEG has its end marker; older OpenCV fills a truncated one with gray.
 
     Source: ITU-T T.81, B.1.1: segments carry their length, and FF D9 cannot stand in a scan.
     """
@@ -127,15 +127,15 @@ def _read_head(path: Path) -> bytes:
 
 
 def _is_image(path: Path, head: bytes) -> bool:
-    # Newer OpenCV counts GIF as an image and would give its first picture only; a raw stream of
-    # JPEGs begins like one.
+    # Newer OpenCV reads a GIF as an image of its first picture only, and a raw stream of JPEGs
+    # begins like a single one.
     if head.startswith(b"GIF8") or path.suffix.lower() in (".mjpg", ".mjpeg"):
         return False
     return path.suffix.lower() in IMAGE_SUFFIXES or bool(cv2.haveImageReader(str(path)))
 
 
 def _play_image(path: Path, fps: float) -> Clip:
-    yield Picture(read_image(path), 0.0, 1 / fps)
+    yield ClipPicture(read_image(path), 0.0, 1 / fps)
 
 
 def _play_folder(path: Path, fps: float) -> Clip:
@@ -163,14 +163,14 @@ def _decode_folder(images: list[Path], fps: float) -> Clip:
             logger.warning("%s; it is left out", error)
             problem = error
             continue
-        yield Picture(bgr, count / fps, 1 / fps)
+        yield ClipPicture(bgr, count / fps, 1 / fps)
         count += 1
     if count == 0 and problem is not None:
         raise problem
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sort key that puts frame10 after frame9."""
+    """Return a sort key that puts frame10 after frame9."""
     parts = re.split(r"(\d+)", path.name.lower())
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
@@ -191,7 +191,7 @@ def _play_video(path: Path, fps: float, *, is_gif: bool) -> Clip:
                 at_s += step_s if 0 < step_s <= _LONGEST_STEP_S else 1 / fps
             previous_ms = now_ms
             count += 1
-            yield Picture(bgr, at_s, 1 / fps)
+            yield ClipPicture(bgr, at_s, 1 / fps)
         if count == 0:
             raise _unreadable(path, "the video has no picture that decodes")
         _warn_if_short(path, count, capture.get(cv2.CAP_PROP_FRAME_COUNT), is_gif=is_gif)
@@ -209,9 +209,9 @@ def _next_of(capture: cv2.VideoCapture) -> Bgr | None:
 
 
 def _warn_if_short(path: Path, count: int, promised: float, *, is_gif: bool) -> None:
-    """Warn about a video that ends before its header says; a GIF ends with a semicolon instead.
+    """Warn about a video with fewer pictures than its header says, or a GIF without its semicolon.
 
-    The promise is an estimate in some containers: a few pictures fewer are no news.
+    Some containers only estimate the number, so a few pictures fewer are no fault.
     """
     if is_gif:
         with path.open("rb") as file:

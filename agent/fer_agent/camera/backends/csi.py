@@ -1,4 +1,4 @@
-"""The cameras on a Jetson's ribbon connectors, through NVIDIA's Argus and GStreamer."""
+"""The source of CSI cameras on a Jetson, through NVIDIA's Argus and GStreamer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fer_agent.camera.backends.gstreamer import GstSource
 def csi_source(sensor: int, *, width: int, height: int, fps: float) -> GstSource:
     """Make the source of one camera.
 
-    Argus picks the sensor mode that fits best; the hardware scaler makes the size asked for and
+    Argus picks the sensor mode that fits best; the hardware scaler makes the requested size and
     copies the picture out of NVMM memory. The queue keeps the newest picture only.
 
     Args:

@@ -1,6 +1,6 @@
-"""Pictures from a GStreamer pipeline in a child process.
+"""The source of pictures from a GStreamer pipeline in a child process.
 
-OpenCV's wheel has no GStreamer, and a child whose driver hangs can be killed: a thread cannot.
+OpenCV's wheel has no GStreamer, and a child whose driver hangs can be killed, unlike a thread.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _PROGRAM = "gst-launch-1.0"
 _WAIT_S = 0.25
 
 _PACKAGES = {"nvarguscamerasrc": "nvidia-l4t-gstreamer", "nvvidconv": "nvidia-l4t-gstreamer"}
-"""Where elements come from that are not among the usual plugins."""
+"""Packages of the elements that are not among the usual plugins."""
 
 
 class GstSource:
-    """Runs a pipeline and reads its pictures as raw I420; a `FrameSource`.
+    """The raw I420 pictures of a pipeline; a `FrameSource`.
 
     Args:
-        elements: what makes the pictures, as one argument each for gst-launch-1.0, up to where
-            raw video comes out; the conversion, the caps and the sink are added here.
+        elements: the pipeline up to raw video, one argument each for gst-launch-1.0; conversion,
+            caps and sink are added here.
         width: pixels, a multiple of eight, so that no row is padded.
         height: pixels, even.
-        name: what error messages call it.
+        name: its name in error messages.
         endless: whether the end of the pictures is a fault; else it is a file's end.
         full_range: whether black is 0, as from JPEG, instead of 16. GStreamer 1.22 does not
             convert levels between pictures that are I420 already.
@@ -90,11 +90,11 @@ class GstSource:
             ) from error
 
     def read(self) -> Frame | Gap | None:
-        """Wait a moment for the next picture; None when a pipeline that may end has ended.
+        """Wait a moment for the next picture; return None when a pipeline that may end has ended.
 
         Raises:
             TimeoutError: it is not there yet.
-            CameraError: the pipeline ended, with what GStreamer said about it.
+            CameraError: the pipeline ended, with GStreamer's message.
         """
         if self._child is None:
             return None

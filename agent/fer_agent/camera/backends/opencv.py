@@ -1,4 +1,4 @@
-"""OpenCV's video readers, opened without their chatter on stderr."""
+"""OpenCV's video readers, opened without their messages on stderr."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def hush() -> None:
+def silence_logging() -> None:
     """Silence OpenCV and FFmpeg for the process, and shorten their wait for a device.
 
-    They print to stderr from C, where no logging configuration reaches; every failure they would
-    name is reported by whoever called them.
+    They print to stderr from C, where no logging configuration reaches; their callers report every
+    failure.
     """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
-    # Else a camera that stopped holds its reader for ten seconds; OpenCV looks at first capture.
+    # Else a camera that stopped blocks its reader for ten seconds; read at OpenCV's first capture.
     os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "1")
     # The function moved between 4.10 and 4.14.
     home: Any = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging
@@ -29,14 +29,14 @@ def hush() -> None:
 
 
 def open_capture(source: str, backend: int, parameters: Sequence[int] = ()) -> cv2.VideoCapture:
-    """Open a video file, stream or device quietly; ask the result's `isOpened()`.
+    """Open a video file, stream or device; the result's `isOpened()` tells whether it worked.
 
     Args:
         source: path or address.
         backend: one of OpenCV's `CAP_*`.
         parameters: pairs of a `CAP_PROP_*` and its value.
     """
-    hush()
+    silence_logging()
     try:
         return cv2.VideoCapture(source, backend, list(parameters))
     except cv2.error as error:

@@ -1,8 +1,8 @@
-"""The cameras on a Raspberry Pi's ribbon connectors, through picamera2.
+"""The source of CSI cameras on a Raspberry Pi, through picamera2.
 
-The only file that knows picamera2, which comes from the system's packages: its lores stream is
-YUV420 made by the image processor, and its Y plane is our luma as it lies in the driver's buffer.
-Calls follow the Picamera2 Library manual (Raspberry Pi Ltd), chapters 4 to 6.
+picamera2 comes from the system's packages. Its lores stream is YUV420 made by the image processor,
+and its Y plane in the driver's buffer is the luma, without a copy. Calls follow the Picamera2
+Library manual (Raspberry Pi Ltd), chapters 4 to 6.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _BUFFERS = 6
 """One in the mailbox, one being put there, one with the pipeline, one with its taker's loop, and
 two with the driver so that it never waits."""
 
-_SETTLING_FRAMES = 8
-"""Frames until the controls set at the start show in a frame's metadata."""
+_CONTROL_DELAY_FRAMES = 8
+"""Frames until the controls set at the start appear in a frame's metadata."""
 
 
-class _Lease:
-    """Lends out a completed request's buffer; the request goes back with the last array on it.
+class _BufferLease:
+    """A completed request's buffer, released with the last array on it.
 
-    NumPy keeps the object that an array interface came from alive for as long as any view of it.
+    NumPy keeps the owner of an array interface alive as long as any view of it.
     """
 
     def __init__(self, request: Any, mapped: Any) -> None:
@@ -47,9 +47,9 @@ class _Lease:
         try:
             self._mapped.__exit__(None, None, None)
             self._request.release()
-        except OSError as error:  # the camera was closed before; its memory goes with this object
+        except OSError as error:  # the camera was closed before; this object frees the memory
             logger.debug("a buffer outlived its camera: %s", error)
-        except Exception:  # a finaliser's boundary: there is nobody to raise to
+        except Exception:  # a finaliser cannot raise
             logger.exception("a camera buffer could not be given back")
 
 
@@ -57,10 +57,10 @@ class PicamSource:
     """A Raspberry Pi camera; a `FrameSource`.
 
     Args:
-        number: which camera, from 0.
+        number: number of the camera, from 0.
         width: pixels of the lores stream.
         height: pixels of the lores stream.
-        fps: frames a second, asked for as frame duration and read back.
+        fps: frames a second, set as frame duration and read back.
         exposure_ms: fixed shutter time in ms; None leaves it to the camera.
     """
 
@@ -81,14 +81,14 @@ class PicamSource:
         self._exposure_ms = exposure_ms
         self._camera: Any = None
         self._job: Any = None
-        self._unsettled = 0
+        self._unchecked_frames = 0
 
     def open(self) -> None:
-        """Start the camera in the mode asked for.
+        """Start the camera in the configured mode.
 
         Raises:
-            CameraError: picamera2 is not installed; no such camera; in use; or not able to do
-                this size, frame rate or exposure.
+            CameraError: picamera2 is not installed, there is no such camera, it is in use, or it
+                cannot give this size, frame rate or exposure.
         """
         picamera2 = _import()
         known = picamera2.Picamera2.global_camera_info()
@@ -108,14 +108,14 @@ class PicamSource:
         except (RuntimeError, IndexError, ValueError) as error:
             self.close()
             raise _explain(self._name, error) from error
-        self._unsettled = _SETTLING_FRAMES
+        self._unchecked_frames = _CONTROL_DELAY_FRAMES
 
     def read(self) -> Frame | Gap | None:
         """Wait a moment for the next picture.
 
         Raises:
             TimeoutError: none came; the request stays in the queue.
-            CameraError: libcamera failed, or does not keep to what was asked for.
+            CameraError: libcamera failed, or does not keep to the configured mode.
         """
         from picamera2 import MappedArray
 
@@ -133,13 +133,13 @@ class PicamSource:
         captured_ns = time.monotonic_ns()
         mapped = MappedArray(request, "lores", write=False)
         mapped.__enter__()  # left by the lease, when the last array on the buffer is gone
-        planes = np.asarray(_Lease(request, mapped))
-        if self._unsettled:
+        planes = np.asarray(_BufferLease(request, mapped))
+        if self._unchecked_frames:
             self._read_back(request.get_metadata())
         return full_range_frame(planes, self._width, captured_ns)
 
     def close(self) -> None:
-        """Stop the camera and give it back."""
+        """Stop the camera and release it."""
         camera, self._camera, self._job = self._camera, None, None
         if camera is None:
             return
@@ -159,7 +159,7 @@ class PicamSource:
             self._check_limits("ExposureTime", exposure_us, text, " us")
             controls["ExposureTime"] = exposure_us
         size = (self._width, self._height)
-        # Preview: full-range colours (sYCC), so that Y is luma as the networks know it.
+        # Preview has full-range colours (sYCC), so that Y is luma as the networks take it.
         self._camera.configure(
             self._camera.create_preview_configuration(
                 main={"size": size},
@@ -186,9 +186,9 @@ class PicamSource:
             )
 
     def _read_back(self, metadata: dict[str, Any]) -> None:
-        """Compare a frame's own account with what was asked for, once the camera has settled."""
-        self._unsettled -= 1
-        if self._unsettled:
+        """Compare a frame's metadata with the configuration, once the controls are in effect."""
+        self._unchecked_frames -= 1
+        if self._unchecked_frames:
             return
         duration_us = metadata["FrameDuration"]
         if abs(duration_us * self._fps / 1e6 - 1) > 0.1:
@@ -218,7 +218,7 @@ def _import() -> Any:
 
 def _explain(name: str, error: BaseException) -> CameraError:
     reasons = [str(error)]
-    if error.__context__ is not None:  # picamera2 hides libcamera's own words behind its own
+    if error.__context__ is not None:  # libcamera's message is in picamera2's context
         reasons.append(str(error.__context__))
     text = "; ".join(reasons)
     if "busy" in text.lower() or "acquire" in text.lower():

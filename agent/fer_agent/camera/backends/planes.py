@@ -1,4 +1,4 @@
-"""Frames from planar and packed YUV pictures, without a detour through colour."""
+"""Frames from planar and packed YUV pictures, without a conversion to colour and back."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FULL_RANGE = np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)
-"""From video levels to full range, ITU-R BT.601, as OpenCV's conversions to colour do."""
+"""Table from video levels to full range, ITU-R BT.601, as in OpenCV's conversions to colour."""
 
 
 def yuyv_frame(raw: NDArray[np.uint8], captured_ns: int) -> Frame:
-    """Make a frame of a YUYV picture, uint8 (H, W, 2), video levels; kept for its colour."""
+    """Make a frame of a YUYV picture, uint8 (H, W, 2), video levels; `raw` is kept for colour."""
     return Frame(
         _full_range(raw[:, :, 0]),
         captured_ns,
@@ -27,17 +27,17 @@ def yuyv_frame(raw: NDArray[np.uint8], captured_ns: int) -> Frame:
 
 
 def nv12_frame(raw: NDArray[np.uint8], captured_ns: int) -> Frame:
-    """Make a frame of an NV12 picture, uint8 (H * 3 / 2, W), video levels; kept for its colour."""
+    """Make a frame of an NV12 picture, uint8 (H * 3 / 2, W), video levels; `raw` is kept."""
     return _planar_frame(raw, captured_ns, cv2.COLOR_YUV2BGR_NV12)
 
 
 def i420_frame(raw: NDArray[np.uint8], captured_ns: int) -> Frame:
-    """Make a frame of an I420 picture, uint8 (H * 3 / 2, W), video levels; kept for its colour."""
+    """Make a frame of an I420 picture, uint8 (H * 3 / 2, W), video levels; `raw` is kept."""
     return _planar_frame(raw, captured_ns, cv2.COLOR_YUV2BGR_I420)
 
 
 def full_range_frame(planes: NDArray[np.uint8], width: int, captured_ns: int) -> Frame:
-    """Make a frame of a full-range I420 picture, as JPEG and Pi cameras give it; nothing is copied.
+    """Make a frame of a full-range I420 picture, as from JPEG and Pi cameras, without a copy.
 
     Args:
         planes: uint8 (H * 3 / 2, stride), contiguous; rows may be padded.
@@ -48,8 +48,8 @@ def full_range_frame(planes: NDArray[np.uint8], width: int, captured_ns: int) ->
     luma = planes[:height, :width]
 
     def to_bgr(size: tuple[int, int] = (width, height)) -> Bgr:
-        # Each row of the buffer holds two rows of a chroma plane. To half the size, as detectors
-        # mostly want it, chroma is there already: 0.09 ms instead of 0.7 for 640x480 (x86-64).
+        # Each row of the buffer holds two rows of a chroma plane. Half the size, the usual input of
+        # detectors, is chroma's own: 0.09 ms instead of 0.7 for 640x480 (x86-64).
         chroma = planes[height:].reshape(2, height // 2, -1)[:, :, : width // 2]
         y, u, v = (cv2.resize(plane, size) for plane in (luma, *chroma))
         return np.asarray(cv2.cvtColor(cv2.merge([y, v, u]), cv2.COLOR_YCrCb2BGR), np.uint8)

@@ -1,4 +1,4 @@
-"""Media files as a camera: videos, GIFs, single images, folders of images."""
+"""The source of media files: videos, GIFs, single images, folders of images."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ from typing import TYPE_CHECKING, Literal
 import cv2
 import numpy as np
 
-from fer_agent.camera.backends.clips import Clip, Picture, play
+from fer_agent.camera.backends.clips import Clip, ClipPicture, play
 from fer_agent.vision.records import Bgr, Frame, Gap
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _NAP_S = 0.2
-"""Longest sleep between two looks at whether the camera was closed."""
+"""Longest sleep, after which the capture thread checks whether the camera was closed."""
 
 
 class ReplaySource:
-    """Plays a media file; a `FrameSource`.
+    """A media file played as a camera; a `FrameSource`.
 
     Args:
         path: video, GIF, image or folder of images.
-        fps: pace of a folder, and of a video that does not know its own.
+        fps: pace of a folder, and of a video without a frame rate.
         pace: `own` gives each picture when it is due; `fast` gives it at once, and `captured_ns`
-            is then the opening time plus the picture's place in the clip, so that whatever is a
-            function of time comes out as at the clip's own pace, on any machine.
-        loop: start again at the end. The seam is a `Gap`, but for a single image, which never
-            changes.
+            is then the opening time plus the picture's time in the clip, so that all results that
+            depend on time are those of the clip's own pace, on any machine.
+        loop: start again at the end. The seam is a `Gap`, except for a single image.
     """
 
     def __init__(self, path: Path, *, fps: float, pace: Literal["own", "fast"], loop: bool) -> None:
@@ -37,8 +36,8 @@ class ReplaySource:
         self._pace = pace
         self._loop = loop
         self._clip: Clip | None = None
-        self._next: Picture | None = None
-        self._last: Picture | None = None
+        self._next: ClipPicture | None = None
+        self._last: ClipPicture | None = None
         self._number = 0
         self._base_ns = 0
         self._captured_ns = 0
@@ -52,7 +51,7 @@ class ReplaySource:
         self._start(time.monotonic_ns())
 
     def read(self) -> Frame | Gap | None:
-        """Give the next picture when it is due; None after the last one.
+        """Return the next picture when it is due, None after the last one.
 
         Raises:
             TimeoutError: it is not due yet.
@@ -81,7 +80,7 @@ class ReplaySource:
         self._next = next(self._clip, None)
 
     def _start_again(self) -> Frame | Gap | None:
-        """Begin the next round where the last picture's time is over; None when not looping."""
+        """Begin the next round at the end of the last picture; return None when not looping."""
         if not self._loop or self._last is None:
             return None
         last = self._last

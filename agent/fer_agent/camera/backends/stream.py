@@ -1,4 +1,4 @@
-"""Network cameras: RTSP and HTTP (MJPEG and whatever else FFmpeg plays)."""
+"""The source of network cameras: RTSP and HTTP (MJPEG and the other formats of FFmpeg)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ if TYPE_CHECKING:
     from fer_agent.vision.records import Frame
 
 OPEN_TIMEOUT_MS = 8000
-"""Time for connecting and for enough of the stream to know its format: an IP camera sends a
-picture that stands alone every few seconds only."""
+"""Time for connecting and for finding out the stream's format: an IP camera sends a key frame
+every few seconds only."""
 
 READ_TIMEOUT_MS = 2000
-"""A stream that is silent for longer is opened again: FFmpeg cannot go on reading it."""
-
+"""A stream without data for longer is opened again, as FFmpeg cannot go on reading it."""
 
 PLACEHOLDER = "{password}"
-"""Stands in an address for a password that the camera wants in its path or query."""
+"""Placeholder in an address for a password in its path or query."""
 
 
 class StreamSource:
@@ -39,8 +38,8 @@ class StreamSource:
         url: rtsp://, http:// or https:// address without credentials; `{password}` in path or
             query stands for the password.
         username: user name, if the camera wants one before the host's name.
-        password_file: file with the password; read at each opening, so a new one is picked up.
-        transport: how RTSP's pictures travel.
+        password_file: file with the password, read at each opening.
+        transport: transport of RTSP's pictures.
     """
 
     def __init__(
@@ -61,8 +60,8 @@ class StreamSource:
         """Connect.
 
         Raises:
-            CameraError: and says whether the host, the port, the path, the password or what is
-                sent is wrong; never with the password.
+            CameraError: the host, the port, the path, the password or the format is wrong; the
+                message says which, without the password.
         """
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS]
         limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]
@@ -74,8 +73,8 @@ class StreamSource:
     def read(self) -> Frame:
         """Wait for the next picture.
 
-        All have the size of the first one since `open`: OpenCV scales what follows to it, and
-        none of its properties tells of a change.
+        All have the size of the first one since `open`: OpenCV scales later ones to it, and none
+        of its properties shows a change.
 
         Raises:
             CameraError: the stream ended or stopped.
@@ -85,8 +84,7 @@ class StreamSource:
             _, image = self._capture.read()
         except cv2.error:
             image = None
-        # After a timeout OpenCV hands out what its decoder still holds: old pictures, and nothing
-        # will follow them.
+        # After a timeout OpenCV still returns the old pictures in its decoder, and none follows.
         if image is None or time.monotonic() - started_s > 0.95e-3 * READ_TIMEOUT_MS:
             raise CameraError(
                 f"the stream {self._url} stopped",
@@ -99,7 +97,7 @@ class StreamSource:
         self._capture.release()
 
     def _address(self) -> str:
-        """Return the address with credentials and transport, for FFmpeg's ears only."""
+        """Return the address with credentials and transport, for FFmpeg only."""
         password = quote(self._password(), safe="")
         parts = urlsplit(self._url)
         netloc, query = parts.netloc, parts.query.replace(PLACEHOLDER, password)

@@ -1,4 +1,4 @@
-"""Why a network camera cannot be opened: FFmpeg only says that it could not."""
+"""The diagnosis of a network camera that FFmpeg cannot open."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ _USER_AGENT = "fer-agent"
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What a server said: status code and content type."""
+    """A server's status code and content type."""
 
     status: int
     content_type: str
 
 
 def diagnose(url: str, *, with_credentials: bool) -> CameraError:
-    """Ask the server once more, without credentials, and tell what is wrong.
+    """Ask the server once more, without credentials, and return the fault.
 
     Args:
         url: address without credentials.
-        with_credentials: whether the failed attempt had some; a server that still wants some has
-            then refused them.
+        with_credentials: whether the failed attempt had credentials, which the server then refused.
     """
     parts = urlsplit(url)
     try:
@@ -112,7 +111,7 @@ def _ask(parts: SplitResult, host: str, port: int) -> _Answer:
 
 
 def _ask_rtsp(url: str, host: str, port: int) -> _Answer:
-    """Send a DESCRIBE, RFC 2326 section 10.2, which servers answer with 401 before a password."""
+    """Send a DESCRIBE, RFC 2326 section 10.2; servers that want a password answer with 401."""
     with socket.create_connection((host, port), timeout=_TIMEOUT_S) as connection:
         request = f"DESCRIBE {url} RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n"
         connection.sendall(f"{request}User-Agent: {_USER_AGENT}\r\n\r\n".encode())

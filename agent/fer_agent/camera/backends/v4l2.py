@@ -1,4 +1,4 @@
-"""USB and other Video4Linux cameras, read with OpenCV."""
+"""The source of USB and other Video4Linux cameras, read with OpenCV."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fer_agent.camera.backends.opencv import open_capture
 from fer_agent.camera.backends.planes import nv12_frame, yuyv_frame
 from fer_agent.camera.backends.replay import make_frame
 from fer_agent.camera.backends.v4l2_device import (
-    DeviceInfo,
     Mode,
+    V4l2Device,
     check_not_busy,
     find_again,
     query,
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _RAW = {"YUYV": yuyv_frame, "NV12": nv12_frame}
-"""Formats that carry luma as such; all others come from OpenCV as BGR."""
+"""Formats with a luma plane; OpenCV converts all others to BGR."""
 
 _PREFERENCE = ("YUYV", "NV12", "MJPG")
 
 _MAX_OFFERS = 8
-"""Sizes named when the one asked for is not among them; some devices have hundreds of modes."""
+"""Most sizes named in an error; some devices have hundreds of modes."""
 
 _MAX_BAD = 10
 """Pictures in a row that do not decode before the camera is opened again."""
@@ -46,9 +46,9 @@ class V4l2Source:
 
     Args:
         device: node such as /dev/video0, a link in /dev/v4l/by-id, or a number.
-        width: pixels, asked for and read back.
-        height: pixels, asked for and read back.
-        fps: frames a second, asked for and read back.
+        width: pixels, set and read back.
+        height: pixels, set and read back.
+        fps: frames a second, set and read back.
     """
 
     def __init__(self, device: str, *, width: int, height: int, fps: float) -> None:
@@ -60,13 +60,13 @@ class V4l2Source:
         self._capture = cv2.VideoCapture()
         self._bad = 0
         self._node = self._device
-        self._known: DeviceInfo | None = None
+        self._known: V4l2Device | None = None
 
     def open(self) -> None:
-        """Open the device in the mode asked for.
+        """Open the device in the configured mode.
 
         Raises:
-            CameraError: no such device, permission denied, in use, or not able to do this mode.
+            CameraError: no such device, permission denied, in use, or without this mode.
         """
         info = find_again(self._device, self._known)
         if info.path != self._device:
@@ -74,7 +74,7 @@ class V4l2Source:
         self._node = info.path
         self._fourcc = self._choose(info.modes)
         check_not_busy(self._node)
-        # The real path: OpenCV looks for its index in a name such as /dev/video0.
+        # The real path, because OpenCV needs a name such as /dev/video0.
         self._capture = open_capture(os.path.realpath(self._node), cv2.CAP_V4L2)
         if not self._capture.isOpened():
             check_not_busy(self._node)
@@ -103,7 +103,7 @@ class V4l2Source:
             image = None
         captured_ns = time.monotonic_ns()
         if image is None:
-            query(self._node)  # says so when the device is gone
+            query(self._node)  # raises when the device is gone
             if time.monotonic() - started_s > 0.5:
                 raise TimeoutError
             self._count_bad()
@@ -118,7 +118,7 @@ class V4l2Source:
         self._capture.release()
 
     def _choose(self, modes: tuple[Mode, ...]) -> str:
-        """Choose the format: one that carries luma if it is fast enough, else any other."""
+        """Choose a format with a luma plane if it is fast enough, else any other."""
         fitting = [mode for mode in modes if mode.takes(self._width, self._height)]
         fast = [mode for mode in fitting if not 0 < mode.fps < 0.9 * self._fps]
         for fourcc in (*_PREFERENCE, *(mode.fourcc for mode in fast)):
@@ -126,7 +126,7 @@ class V4l2Source:
                 return fourcc
         if modes:
             raise self._mismatch(modes)
-        return ""  # the driver does not enumerate; what it does is read back
+        return ""  # the driver does not enumerate its modes; the result is read back
 
     def _ask_and_read_back(self, modes: tuple[Mode, ...]) -> None:
         capture = self._capture
@@ -158,7 +158,7 @@ class V4l2Source:
         )
 
     def _frame(self, image: NDArray[np.uint8], captured_ns: int) -> Frame | None:
-        """Make the frame; None for a picture whose size is not the one agreed on."""
+        """Make the frame; return None for a picture of another size than configured."""
         width, height = self._width, self._height
         make_raw = _RAW.get(self._fourcc)
         if make_raw is None:

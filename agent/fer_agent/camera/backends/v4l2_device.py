@@ -1,4 +1,4 @@
-"""What a Video4Linux device says about itself, asked of the kernel directly.
+"""Queries of Video4Linux devices through the kernel's ioctls.
 
 Source: the kernel's userspace API, include/uapi/linux/videodev2.h; layouts are those of 64-bit
 and 32-bit Linux alike.
@@ -36,7 +36,7 @@ _REMEDY_LIST = "run `fer-agent camera list` to see what is there"
 
 
 def _ioctl_code(direction: int, number: int, size: int) -> int:
-    """Number an ioctl as asm-generic/ioctl.h does: 2 reads, 3 writes and reads."""
+    """Return an ioctl's number as in asm-generic/ioctl.h; direction 2 reads, 3 writes and reads."""
     return direction << 30 | size << 16 | ord("V") << 8 | number
 
 
@@ -49,13 +49,13 @@ _ENUM_FRAMEINTERVALS = _ioctl_code(3, 75, _FRAME_INTERVAL.size)
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """One way a device can give pictures.
+    """A pixel format and size of a device.
 
     Attributes:
         fourcc: pixel format such as YUYV or MJPG.
         width: pixels; the largest where the device takes any size.
         height: pixels; likewise.
-        fps: highest frame rate at this size; 0 where the device does not say.
+        fps: highest frame rate at this size; 0 where unknown.
         min_width: smallest width where the device takes any size, else `width`.
         min_height: likewise.
     """
@@ -68,7 +68,7 @@ class Mode:
     min_height: int
 
     def takes(self, width: int, height: int) -> bool:
-        """Tell whether the size can be asked for in this mode."""
+        """Tell whether this mode has the size."""
         return self.min_width <= width <= self.width and self.min_height <= height <= self.height
 
     @property
@@ -85,15 +85,15 @@ class Mode:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceInfo:
+class V4l2Device:
     """A capture device.
 
     Attributes:
         path: device node.
         card: the maker's name for it.
         driver: kernel driver.
-        bus: where it is plugged in.
-        modes: what it offers, in the driver's order.
+        bus: the socket that it is plugged into.
+        modes: its modes, in the driver's order.
     """
 
     path: str
@@ -102,13 +102,13 @@ class DeviceInfo:
     bus: str
     modes: tuple[Mode, ...]
 
-    def is_same_as(self, other: DeviceInfo) -> bool:
+    def is_same_as(self, other: V4l2Device) -> bool:
         """Tell whether this is the same camera in the same socket, whatever its number."""
         return (self.card, self.bus) == (other.card, other.bus)
 
 
-def query(path: str) -> DeviceInfo:
-    """Ask a device what it is and offers.
+def query(path: str) -> V4l2Device:
+    """Query a device's name and modes.
 
     Raises:
         CameraError: no such device, permission denied, vanished, or no capture device.
@@ -122,7 +122,7 @@ def query(path: str) -> DeviceInfo:
         if not capabilities & (_CAPTURE | _CAPTURE_MPLANE):
             raise CameraError(f"{path} gives no pictures", remedy=_REMEDY_LIST)
         kind = _TYPE_CAPTURE if capabilities & _CAPTURE else _TYPE_CAPTURE_MPLANE
-        return DeviceInfo(path, _text(card), _text(driver), _text(bus), tuple(_modes(file, kind)))
+        return V4l2Device(path, _text(card), _text(driver), _text(bus), tuple(_modes(file, kind)))
 
 
 def device_nodes(devices: Path = Path("/dev")) -> list[str]:
@@ -131,8 +131,8 @@ def device_nodes(devices: Path = Path("/dev")) -> list[str]:
     return [str(node) for node in sorted(nodes, key=lambda node: int(node.name[5:]))]
 
 
-def find_again(path: str, known: DeviceInfo | None) -> DeviceInfo:
-    """Find a device at its path, or, once it is known, wherever it came back.
+def find_again(path: str, known: V4l2Device | None) -> V4l2Device:
+    """Find a device at its path, or, once it is known, at another one after replugging.
 
     Raises:
         CameraError: it is not there, or cannot be used.
@@ -154,10 +154,10 @@ def find_again(path: str, known: DeviceInfo | None) -> DeviceInfo:
 
 
 def check_not_busy(path: str) -> None:
-    """Make sure that nobody else streams from the device.
+    """Check that no other process streams from the device.
 
     Raises:
-        CameraError: somebody does; names the processes where they can be seen.
+        CameraError: one does; the message names the processes that can be seen.
     """
     with _opened(path) as file:
         for kind in (_TYPE_CAPTURE, _TYPE_CAPTURE_MPLANE):
@@ -184,7 +184,7 @@ def holders(path: str) -> list[str]:
             if target in descriptors:
                 name = (process / "comm").read_text(encoding="utf-8").strip()
                 found.append(f"{name} ({process.name})")
-        except OSError:  # it ended, or belongs to somebody else
+        except OSError:  # it ended, or belongs to another user
             continue
     return found
 
@@ -244,8 +244,8 @@ def _ask(file: int, code: int, request: bytes, path: str) -> bytes:
 
 
 def _enumerate(file: int, code: int, layout: struct.Struct, *given: int) -> Iterator[bytes]:
-    """Ask for entry 0, 1, 2, ... until the driver says there is no more."""
-    for index in range(256):  # a broken driver must not keep us
+    """Ask for entry 0, 1, 2, ... until the driver has no more."""
+    for index in range(256):  # bounded, in case of a broken driver
         request = struct.pack(f"={1 + len(given)}I", index, *given)
         try:
             yield fcntl.ioctl(file, code, request.ljust(layout.size, b"\0"))
@@ -272,7 +272,7 @@ def _highest_fps(file: int, pixel_format: int, width: int, height: int) -> float
     for answer in _enumerate(
         file, _ENUM_FRAMEINTERVALS, _FRAME_INTERVAL, pixel_format, width, height
     ):
-        # Stepwise intervals begin with the shortest, which stands where a discrete one does.
+        # Stepwise intervals begin with the shortest, in the place of a discrete one.
         numerator, denominator = _FRAME_INTERVAL.unpack(answer)[5:7]
         best = max(best, denominator / numerator if numerator else 0.0)
     return round(best, 2)

@@ -1,8 +1,8 @@
-"""Bringing a version in: verified, moved into the store, tried, measured, switched to.
+"""A change of model: a version is verified, moved into the store, tested, measured, switched to.
 
 Two locks in `.state/`: `activation.lock` is held from the first step to the last, so that there is
-one activation at a time; `journal.lock` for the moment in which journal, refusals or link change,
-so that a running agent can confirm or roll back while a trial goes on.
+one activation at a time; `journal.lock` for the moment in which journal, rejected versions or link
+change, so that a running agent can confirm or roll back during a self-test.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from fer_agent.errors import (
     AgentError,
     ModelError,
-    TemporaryError,
     UsageError,
     VerificationError,
 )
@@ -27,85 +26,86 @@ from fer_agent.models.manifest import Manifest, read_manifest
 from fer_agent.models.store import StoredModel, shipped_folder
 from fer_agent.system import durable
 from fer_agent.updates.activation import journal, state
-from fer_agent.updates.activation.journal import Entry, Phase
-from fer_agent.updates.activation.probation import alone
-from fer_agent.updates.activation.state import Refusal
-from fer_agent.updates.activation.trial import Trial, TrialError
-from fer_agent.updates.activation.versions import Keep, Versions, build_of, verify
+from fer_agent.updates.activation.journal import JournalEntry, Phase
+from fer_agent.updates.activation.pending import alone
+from fer_agent.updates.activation.self_test import SelfTest, SelfTestError
+from fer_agent.updates.activation.state import RejectedVersion
+from fer_agent.updates.activation.versions import Keep, Versions, verify, version_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from fer_agent.config.model import AgentConfig
     from fer_agent.inference.setting import Setting
-    from fer_agent.updates.activation.journal import Build
+    from fer_agent.updates.activation.journal import ModelVersion
 
 logger = logging.getLogger(__name__)
 
 
-class RefusedBeforeError(VerificationError):
-    """This version did not prove itself earlier and is not tried again by itself."""
+class RejectedBeforeError(VerificationError):
+    """This version was rejected earlier and is not activated again by a sync."""
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ModelChange:
     """Brings versions into one store.
 
     Attributes:
         store: the model store's folder.
-        trial: what a version has to pass.
-        keep: how many old versions stay.
-        setting: how a version would run on this board, for its trial; None leaves that to `trial`.
-        measure: measures how a tried version runs fastest on this board, and tells whether it did;
-            its failure is no reason against the version.
-        on_step: told each step's name once it is on the disk.
+        self_test: the test of each new version.
+        keep: limits of old versions.
+        setting: returns a version's setting on this board; None leaves `self_test` as it is.
+        measure: measures a version's fastest setting and returns whether it did; its failure is no
+            reason against the version.
+        on_step: called with each step's name once it is on the disk.
     """
 
     store: Path
-    trial: Trial = field(default_factory=Trial)
+    self_test: SelfTest = field(default_factory=SelfTest)
     keep: Keep = field(default_factory=Keep)
     setting: Callable[[Manifest], Setting] | None = None
     measure: Callable[[StoredModel], bool] = lambda _model: False
     on_step: Callable[[str], None] = lambda _step: None
 
-    def activate_staged(self, staged: Path, *, name: str) -> Build:
+    def activate_staged(self, staged: Path, *, name: str) -> ModelVersion:
         """Bring in a downloaded version and switch to it.
 
         Args:
             staged: a folder on the store's disk with a manifest and the files it names. It is
-                moved into the store; a version that fails before its trial stays where it is.
+                moved into the store, unless it fails before its self-test.
             name: the model's name; its manifest must give the same.
 
         Returns:
             The version; a running agent takes it over within a second or two.
 
         Raises:
-            RefusedBeforeError: this version was refused earlier.
-            VerificationError: a hash or the manifest is wrong, or the trial was not passed; the
-                latter is remembered.
+            RejectedBeforeError: this version was rejected earlier.
+            VerificationError: a hash or the manifest is wrong, or the self-test failed, which is
+                remembered.
             TemporaryError: another activation is under way, or the disk is full.
             ConfigError: the store cannot be written, or a folder made by hand is in the way.
         """
         with self._one_at_a_time():
             versions = Versions(self.store, name)
             versions.refuse_folder_by_hand()
-            build = self._verified(staged, name)
-            if known := state.refusals(self.store).of(name, build):
-                raise RefusedBeforeError(
-                    f"{name} {build.version} was refused before: {known.reason}",
+            candidate = self._verified(staged, name)
+            if known := state.rejected(self.store).of(name, candidate):
+                raise RejectedBeforeError(
+                    f"{name} {candidate.version} was refused before: {known.reason}",
                     remedy=f"publish a new version, or try this one again with "
-                    f"`fer-agent models activate {name} {build.version}`",
+                    f"`fer-agent models activate {name} {candidate.version}`",
                 )
-            versions.adopt(staged, build)
+            versions.adopt(staged, candidate)
             self.on_step("adopted")
-            self._try_and_switch(versions, build)
-            return build
+            self._test_and_switch(versions, candidate)
+            return candidate
 
-    def activate_installed(self, name: str, version: str | None = None) -> Build:
-        """Switch to a version that is in the store or was shipped, at a person's wish.
+    def activate_installed(self, name: str, version: str | None = None) -> ModelVersion:
+        """Switch to a version that is in the store or was shipped, at a person's request.
 
-        A refusal of it is forgotten once it has passed its trial again.
+        A rejected one is unblocked once it has passed its self-test.
 
         Args:
             name: the model's name.
@@ -118,14 +118,14 @@ class Change:
         with self._one_at_a_time():
             versions = Versions(self.store, name)
             versions.refuse_folder_by_hand()
-            refused = state.refusals(self.store)
+            refused = state.rejected(self.store)
             for key in versions.installed():
                 wanted = version == key.partition("-")[0]
                 if wanted or (version is None and not refused.has(name, key)):
-                    build = self._verified(versions.folder(key), name)
-                    self._try_and_switch(versions, build)
-                    return build
-            shipped = build_of(shipped_folder() / name)
+                    candidate = self._verified(versions.folder(key), name)
+                    self._test_and_switch(versions, candidate)
+                    return candidate
+            shipped = version_of(shipped_folder() / name)
             if shipped is None or version != shipped.version:
                 have = [key.partition("-")[0] for key in versions.installed()]
                 have += [f"{shipped.version} (shipped)"] if shipped else []
@@ -138,47 +138,45 @@ class Change:
                 versions.point(None)
             return shipped
 
-    def _verified(self, folder: Path, name: str) -> Build:
+    def _verified(self, folder: Path, name: str) -> ModelVersion:
         try:
-            build = verify(folder, name)
+            version = verify(folder, name)
         except ModelError as error:
             raise VerificationError(str(error), remedy=error.remedy) from error
         self.on_step("verified")
-        return build
+        return version
 
-    def _try_and_switch(self, versions: Versions, build: Build) -> None:
-        """Try a version that lies in the store, and let the link name it."""
-        if versions.linked() == build.key:
-            logger.info("%s %s runs already", versions.name, build.version)
+    def _test_and_switch(self, versions: Versions, candidate: ModelVersion) -> None:
+        """Test a version in the store, and point the link at it."""
+        if versions.linked() == candidate.key:
+            logger.info("%s %s runs already", versions.name, candidate.version)
             return
-        folder = versions.folder(build.key)
+        folder = versions.folder(candidate.key)
         try:
-            self._trial_of(folder).run(folder, self._running(versions))
-        except TrialError as error:
+            self._self_test_of(folder).run(folder, self._running(versions))
+        except SelfTestError as error:
             with alone(self.store):
-                refusal = Refusal(
-                    name=versions.name, build=build, reason=str(error), at=journal.now()
-                )
-                state.refuse(self.store, refusal)
+                rejected = RejectedVersion(name=versions.name, build=candidate, reason=str(error))
+                state.reject(self.store, rejected)
             self.on_step("refused")
             raise
         self.on_step("tried")
         self._measure(folder)
         with alone(self.store):
-            state.forgive(self.store, versions.name, build)
-            journal.write(self.store, self._entry(versions, build))
+            state.unblock(self.store, versions.name, candidate)
+            journal.write(self.store, self._entry(versions, candidate))
             self.on_step("switched")
-            versions.point(build.key)
+            versions.point(candidate.key)
             self.on_step("linked")
-        logger.info("switched %s to %s", versions.name, build.version)
+        logger.info("switched %s to %s", versions.name, candidate.version)
         self._prune(versions)
 
-    def _trial_of(self, folder: Path) -> Trial:
-        """Return the trial of one version: as it would run, which may be otherwise than others."""
+    def _self_test_of(self, folder: Path) -> SelfTest:
+        """Return the self-test of one version, in the setting in which it would run."""
         if self.setting is None:
-            return self.trial
+            return self.self_test
         setting = self.setting(read_manifest(folder / "manifest.json"))
-        return replace(self.trial, precision=setting.precision, threads=setting.threads)
+        return replace(self.self_test, precision=setting.precision, threads=setting.threads)
 
     def _measure(self, folder: Path) -> None:
         """Measure a version before it takes over; one that cannot be measured runs plain."""
@@ -191,8 +189,8 @@ class Change:
             if measured:
                 self.on_step("measured")
 
-    def _entry(self, versions: Versions, build: Build) -> Entry:
-        """Begin the journal of a switch; an unproven version is none to go back to."""
+    def _entry(self, versions: Versions, candidate: ModelVersion) -> JournalEntry:
+        """Return the journal of a switch, which never goes back to an unconfirmed version."""
         linked = versions.linked()
         before = journal.read(self.store, versions.name)
         before = None if before is None else before.about(linked)
@@ -202,8 +200,8 @@ class Change:
             before = before.model_copy(update={"replaces": None})
         else:
             before = None
-        return Entry(
-            name=versions.name, phase=Phase.SWITCHED, candidate=build, previous=previous,
+        return JournalEntry(
+            name=versions.name, phase=Phase.SWITCHED, candidate=candidate, previous=previous,
             since=journal.now(), replaces=before,
         )  # fmt: skip
 
@@ -229,28 +227,17 @@ class Change:
         record.prune(self.store, versions.name, hashes)
         self.on_step("pruned")
 
-    @contextlib.contextmanager
-    def _one_at_a_time(self) -> Iterator[None]:
-        """Hold the lock of activations; what the disk refuses becomes an error of ours."""
+    def _one_at_a_time(self) -> AbstractContextManager[None]:
         lock = self.store / journal.STATE_FOLDER / "activation.lock"
-        try:
-            with durable.locked(lock, wait=False) as held:
-                if not held:
-                    raise TemporaryError(
-                        f"another activation is under way in {self.store}",
-                        remedy="wait until it has ended, and try again",
-                    )
-                yield
-        except OSError as error:
-            raise durable.refused(error, self.store) from error
+        return durable.one_at_a_time(lock, self.store, "another activation")
 
 
-def configured(config: AgentConfig) -> Change:
-    """Make the change that a configuration asks for: its store, its limits, what it keeps."""
+def configured(config: AgentConfig) -> ModelChange:
+    """Make the change that a configuration asks for."""
     store = config.store
-    return Change(
+    return ModelChange(
         store=store,
-        trial=Trial(slowdown=config.models.slowdown_limit),
+        self_test=SelfTest(slowdown=config.models.slowdown_limit),
         keep=Keep(versions=config.models.keep_versions, bytes=config.models.keep_bytes),
         setting=partial(resolve, config.classifier, store=store),
         measure=partial(renewal.for_switch, config),

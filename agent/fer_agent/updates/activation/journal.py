@@ -1,8 +1,8 @@
-"""How far a change of model has come: the steps, which may follow which, and what a start finds.
+"""The journal of a change of model: its phases, their order, and the decision at a start.
 
-Pure but for `read` and `write`. One file for each model name, `.state/activation/<name>.json`. It
-begins when the link is about to move: what comes before, from staging to the trial, leaves nothing
-that has to be taken back, and after a power cut is simply done again.
+Only `read`, `write` and `forget` do I/O. One file for each model name,
+`.state/activation/<name>.json`. It begins when the link is about to move: the steps before, from
+staging to the self-test, leave nothing to take back, and are done again after a power cut.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ from fer_agent.system import durable
 STATE_FOLDER: Final = ".state"
 
 MOST_REBOOTS: Final = 2
-"""The board may lose power during a probation, but a model that takes it down again goes back."""
+"""Starts of the board after which a pending version goes back; one may be a power cut."""
 
 
 class Phase(str, Enum):
-    """How far it has come since the link was about to move."""
+    """The phase of a change since the link was about to move; values stand in the file."""
 
     SWITCHED = "switched"
-    PROBATION = "probation"
+    PENDING = "probation"
     CONFIRMED = "confirmed"
     ROLLING_BACK = "rolling-back"
     ROLLED_BACK = "rolled-back"
 
 
 _NEXT: Final[dict[Phase, set[Phase]]] = {
-    Phase.SWITCHED: {Phase.PROBATION, Phase.ROLLING_BACK},
-    # An agent that ends in order hands the probation to the next one.
-    Phase.PROBATION: {Phase.PROBATION, Phase.SWITCHED, Phase.CONFIRMED, Phase.ROLLING_BACK},
+    Phase.SWITCHED: {Phase.PENDING, Phase.ROLLING_BACK},
+    # An agent that ends in order leaves the version to the next start.
+    Phase.PENDING: {Phase.PENDING, Phase.SWITCHED, Phase.CONFIRMED, Phase.ROLLING_BACK},
     Phase.CONFIRMED: {Phase.ROLLING_BACK},
     Phase.ROLLING_BACK: {Phase.ROLLED_BACK},
     Phase.ROLLED_BACK: set(),
 }
-"""What may follow; a new entry, which is `switched`, may replace any."""
+"""The phases that may follow each; a new entry, which is `switched`, may replace any."""
 
 
-class Part(BaseModel):
-    """Base of what lies in `.state/`; unknown fields come from a newer agent and are ignored."""
+class StateRecord(BaseModel):
+    """Base of the files in `.state/`; unknown fields come from a newer agent and are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
 
-class Build(Part):
-    """One version of a model, down to its bytes: the manifest names the hash of every file."""
+class ModelVersion(StateRecord):
+    """One version of a model; its manifest names the hash of every file."""
 
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
     manifest_sha256: Sha256
@@ -62,46 +62,46 @@ class Build(Part):
         return f"{self.version}-{self.manifest_sha256[:8]}"
 
 
-class Figures(Part):
-    """How a classifier did over a while."""
+class ClassifierFigures(StateRecord):
+    """The speed of a classifier over some time."""
 
     seconds: Annotated[float, Field(ge=0.0)]
     """Seconds in which frames came."""
     fps: Annotated[float, Field(ge=0.0)]
-    """Frames a second that went through all cameras' pipelines in them."""
+    """Frames a second through all cameras' pipelines."""
     face_ms: Annotated[float, Field(ge=0.0)] | None
     """Milliseconds of classification for each face; null while none was seen."""
 
 
-class Entry(Part):
+class JournalEntry(StateRecord):
     """The journal of one model name."""
 
     schema_version: Literal[1] = 1
     name: str
     phase: Phase
-    candidate: Build
+    candidate: ModelVersion
     """The version that is on its way."""
-    previous: Build | None = None
+    previous: ModelVersion | None = None
     """The version to go back to; null for the one shipped with the agent."""
     since: AwareDatetime
     """When this phase began, by the board's clock."""
     boot_id: str = ""
-    """The kernel's boot id when the probation began or went on."""
+    """The kernel's boot id when the version became pending, or at a later start."""
     reboots: int = 0
-    """Starts of the board during the probation."""
-    baseline: Figures | None = None
-    """How the version before did, for comparison; null when that is not known."""
+    """Starts of the board while the version was pending."""
+    baseline: ClassifierFigures | None = None
+    """Figures of the version before, for comparison; null when unknown."""
     reason: str = ""
     """Why it goes back."""
-    replaces: Entry | None = None
-    """The entry of the version that was linked before, when that had not proved itself either: it
-    stands again should the power fail between this entry and the move of the link."""
+    replaces: JournalEntry | None = None
+    """The entry of the version linked before, when that was pending too: it is valid again should
+    the power fail between this entry and the move of the link."""
 
-    def at(self, phase: Phase, **changes: Any) -> Entry:
-        """Return the entry one step on.
+    def at(self, phase: Phase, **changes: Any) -> JournalEntry:
+        """Return the entry in a following phase.
 
         Raises:
-            ValueError: that step cannot follow this one.
+            ValueError: that phase cannot follow this one.
         """
         if phase not in _NEXT[self.phase]:
             raise ValueError(f"{self.name}: {phase.value} cannot follow {self.phase.value}")
@@ -109,11 +109,11 @@ class Entry(Part):
 
     @property
     def unconfirmed(self) -> bool:
-        """Whether the candidate was switched to and has not proved itself yet."""
-        return self.phase in (Phase.SWITCHED, Phase.PROBATION)
+        """Whether the candidate was switched to and is not confirmed yet."""
+        return self.phase in (Phase.SWITCHED, Phase.PENDING)
 
-    def about(self, linked: str | None) -> Entry | None:
-        """Return the entry that tells of the linked version: this one, or the one it replaces.
+    def about(self, linked: str | None) -> JournalEntry | None:
+        """Return the entry about the linked version: this one, or the one it replaces.
 
         Args:
             linked: key of the version that the link names; None for none.
@@ -124,7 +124,7 @@ class Entry(Part):
 
 
 class Found(str, Enum):
-    """What a starting agent has to do about what it finds."""
+    """The task of a starting agent."""
 
     NOTHING = "nothing"
     BEGIN = "begin"
@@ -133,14 +133,14 @@ class Found(str, Enum):
     FINISH_ROLLBACK = "finish-rollback"
 
 
-def assess(entry: Entry | None, linked: str | None, *, boot_id: str, watched: bool) -> Found:
-    """Say what a start finds.
+def assess(entry: JournalEntry | None, linked: str | None, *, boot_id: str, watched: bool) -> Found:
+    """Return the task of a start.
 
     Args:
         entry: the journal; None when there is none.
         linked: key of the version that the link names; None for none.
         boot_id: the kernel's boot id now.
-        watched: whether another living agent watches over the probation.
+        watched: whether another living agent watches the pending version.
     """
     entry = None if entry is None else entry.about(linked)
     if entry is None:
@@ -151,7 +151,7 @@ def assess(entry: Entry | None, linked: str | None, *, boot_id: str, watched: bo
         return Found.NOTHING
     if entry.phase is Phase.SWITCHED:
         return Found.BEGIN
-    # Nobody watches, so whoever did has died without a word.
+    # Nothing watches it, so the agent that did has died.
     if entry.boot_id == boot_id or entry.reboots + 1 >= MOST_REBOOTS:
         return Found.ROLL_BACK
     return Found.GO_ON
@@ -163,7 +163,7 @@ def now() -> datetime:
 
 
 def boot_id() -> str:
-    """Return the id that the kernel made at boot; empty where it does not tell."""
+    """Return the kernel's boot id; empty where unknown."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -175,15 +175,15 @@ def path(store: Path, name: str) -> Path:
     return store / STATE_FOLDER / "activation" / f"{name}.json"
 
 
-def read(store: Path, name: str) -> Entry | None:
-    """Read the journal; None when there is none, or none this agent can make sense of."""
+def read(store: Path, name: str) -> JournalEntry | None:
+    """Read the journal; None without one that this agent can read."""
     try:
-        return Entry.model_validate_json(path(store, name).read_bytes())
+        return JournalEntry.model_validate_json(path(store, name).read_bytes())
     except (OSError, ValidationError):
         return None
 
 
-def write(store: Path, entry: Entry) -> None:
+def write(store: Path, entry: JournalEntry) -> None:
     """Put the journal on the disk.
 
     Raises:

@@ -1,108 +1,98 @@
-"""What the rest of the agent may know of a model's updates: what runs, and what was refused.
+"""Rejected versions, in `<store>/.state/refused.json`, and the state of a model's updates.
 
-Refusals lie in `<store>/.state/refused.json`. A refused version is not tried again by itself: a
-new version is, and so is the same one when a person activates it by hand.
+A sync does not activate a rejected version again; a person can.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
-from pydantic import AwareDatetime, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
 from fer_agent.system import durable
 from fer_agent.updates.activation import journal
-from fer_agent.updates.activation.journal import Build, Part, Phase
+from fer_agent.updates.activation.journal import ModelVersion, Phase, StateRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _MOST_KEPT: Final = 64
-"""Refusals remembered; far more than a repository holds versions of one model."""
+"""Rejected versions remembered; far more than a repository holds versions of one model."""
 
 
-class Refusal(Part):
-    """A version that did not prove itself."""
+class RejectedVersion(StateRecord):
+    """A version that failed its self-test or went back."""
 
     name: str
-    build: Build
+    build: ModelVersion
     reason: str
     """Why, in one sentence for people."""
-    at: AwareDatetime
+    at: AwareDatetime = Field(default_factory=journal.now)
     """When, by the board's clock."""
 
 
-class Refusals(Part):
+class RejectedVersions(StateRecord):
     """`refused.json`, the oldest first."""
 
     schema_version: Literal[1] = 1
-    refused: tuple[Refusal, ...] = ()
+    refused: tuple[RejectedVersion, ...] = ()
 
-    def of(self, name: str, build: Build) -> Refusal | None:
-        """Return the refusal of one version, if it was refused."""
-        for refusal in self.refused:
-            if (refusal.name, refusal.build) == (name, build):
-                return refusal
-        return None
+    def of(self, name: str, build: ModelVersion) -> RejectedVersion | None:
+        """Return one version with its reason; None when it was not rejected."""
+        found = (each for each in self.refused if (each.name, each.build) == (name, build))
+        return next(found, None)
 
     def has(self, name: str, key: str) -> bool:
-        """Tell whether the version in a folder of that key was refused."""
+        """Return whether the version in a folder of that key was rejected."""
         return any((each.name, each.build.key) == (name, key) for each in self.refused)
 
 
-class UpdateState(Part):
+class UpdateState(StateRecord):
     """One model's updates, as of now."""
 
     name: str
-    current: Build | None
+    current: ModelVersion | None
     """The version that the store's link names; null while the shipped one runs."""
-    on_probation: bool
-    """Whether the current version still has to prove itself."""
-    last_refusal: Refusal | None
-    """The newest version that did not prove itself; null when there was none, or when a later one
-    was confirmed since."""
+    pending: bool
+    """Whether the current version is not confirmed yet."""
+    last_rejected: RejectedVersion | None
+    """The version rejected last; null without one, or when one was confirmed since."""
 
 
 def path(store: Path) -> Path:
-    """Return the file of refusals."""
+    """Return the file of rejected versions."""
     return store / journal.STATE_FOLDER / "refused.json"
 
 
-def refusals(store: Path) -> Refusals:
-    """Read the refusals; a missing or damaged file refuses nothing."""
+def rejected(store: Path) -> RejectedVersions:
+    """Read the rejected versions; a missing or damaged file has none."""
     try:
-        return Refusals.model_validate_json(path(store).read_bytes())
+        return RejectedVersions.model_validate_json(path(store).read_bytes())
     except (OSError, ValidationError):
-        return Refusals()
+        return RejectedVersions()
 
 
-def refuse(store: Path, refusal: Refusal) -> None:
-    """Remember a refusal, in the place of an older one of the same version.
-
-    Raises:
-        OSError: the store cannot be written.
-    """
-    others = [
-        each
-        for each in refusals(store).refused
-        if (each.name, each.build) != (refusal.name, refusal.build)
-    ]
-    _write(store, [*others, refusal])
-
-
-def forgive(store: Path, name: str, build: Build) -> None:
-    """Forget the refusal of one version; harmless when there is none.
+def reject(store: Path, version: RejectedVersion) -> None:
+    """Remember a rejected version, in the place of an older entry of the same one.
 
     Raises:
         OSError: the store cannot be written.
     """
-    known = refusals(store)
-    if known.of(name, build) is not None:
-        _write(store, [each for each in known.refused if (each.name, each.build) != (name, build)])
+    _write(store, [*_others(store, version.name, version.build), version])
 
 
-def update_state(store: Path, name: str, current: Build | None) -> UpdateState:
-    """Put together what the journal and the refusals say of one model.
+def unblock(store: Path, name: str, build: ModelVersion) -> None:
+    """Let one version be activated again; harmless when it was not rejected.
+
+    Raises:
+        OSError: the store cannot be written.
+    """
+    if rejected(store).of(name, build) is not None:
+        _write(store, _others(store, name, build))
+
+
+def update_state(store: Path, name: str, current: ModelVersion | None) -> UpdateState:
+    """Return one model's state by the journal and the rejected versions.
 
     Args:
         store: the model store.
@@ -110,19 +100,23 @@ def update_state(store: Path, name: str, current: Build | None) -> UpdateState:
         current: the version that the link names.
     """
     entry = journal.read(store, name)
-    refused = [refusal for refusal in refusals(store).refused if refusal.name == name]
-    last = max(refused, key=lambda refusal: refusal.at, default=None)
-    proven = entry is not None and entry.phase is Phase.CONFIRMED
-    if last is not None and entry is not None and proven and entry.since > last.at:
+    refused = [each for each in rejected(store).refused if each.name == name]
+    last = max(refused, key=lambda each: each.at, default=None)
+    confirmed = entry is not None and entry.phase is Phase.CONFIRMED
+    if last is not None and entry is not None and confirmed and entry.since > last.at:
         last = None
     return UpdateState(
         name=name,
         current=current,
-        on_probation=entry is not None and entry.unconfirmed and entry.candidate == current,
-        last_refusal=last,
+        pending=entry is not None and entry.unconfirmed and entry.candidate == current,
+        last_rejected=last,
     )
 
 
-def _write(store: Path, refused: list[Refusal]) -> None:
-    content = Refusals(refused=tuple(refused[-_MOST_KEPT:]))
+def _others(store: Path, name: str, build: ModelVersion) -> list[RejectedVersion]:
+    return [each for each in rejected(store).refused if (each.name, each.build) != (name, build)]
+
+
+def _write(store: Path, refused: list[RejectedVersion]) -> None:
+    content = RejectedVersions(refused=tuple(refused[-_MOST_KEPT:]))
     durable.write(path(store), content.model_dump_json(indent=1).encode() + b"\n")

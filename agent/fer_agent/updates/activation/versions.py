@@ -1,9 +1,9 @@
-"""The versions of one model in the store, and the link that says which of them runs.
+"""The versions of one model in the store, and the link to the one that runs.
 
     <store>/<name>                                      link to one of the folders below
     <store>/.versions/<name>/<version>-<8 of sha256>/   a whole, verified version
 
-A folder comes into `.versions` and leaves it by one rename, so that no half of one is ever there.
+A folder enters `.versions` and leaves it by one rename, so it is never there in part.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fer_agent.errors import ConfigError, ModelContractError, ModelError
-from fer_agent.models.manifest import DetectorManifest, Manifest, read_any_manifest
-from fer_agent.models.store import StoredModel, verify_file
+from fer_agent.models.manifest import by_number, read_any_manifest
+from fer_agent.models.store import verify_folder
 from fer_agent.system import durable
-from fer_agent.updates.activation.journal import Build
+from fer_agent.updates.activation.journal import ModelVersion
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from fer_agent.models.manifest import DetectorManifest, Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ _TRASH: Final = "trash-"
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """How much of the past stays on the disk; what runs or may come back always stays.
+    """The number of old versions that stay; the running and the previous one always do.
 
     Attributes:
         versions: versions of one model, the running one included.
@@ -84,26 +86,26 @@ class Versions:
         known = target.parent == Path(VERSIONS_FOLDER) / self.name and _KEY.fullmatch(target.name)
         return target.name if known else None
 
-    def current(self) -> Build | None:
+    def current(self) -> ModelVersion | None:
         """Return the linked version; None without one, or when its manifest cannot be read."""
         key = self.linked()
-        return None if key is None else build_of(self.folder(key))
+        return None if key is None else version_of(self.folder(key))
 
     def point(self, key: str | None) -> None:
-        """Switch to a version, or for None to the one shipped with the agent.
+        """Switch to a version; None is the one shipped with the agent.
 
         Raises:
             OSError: the link cannot be made.
-            ConfigError: a folder made by hand stands where the link belongs.
+            ConfigError: a folder made by hand is in the link's place.
         """
         self.refuse_folder_by_hand()
         durable.point(self._link, None if key is None else f"{VERSIONS_FOLDER}/{self.name}/{key}")
 
     def refuse_folder_by_hand(self) -> None:
-        """Leave alone what a person put where the link belongs.
+        """Refuse to replace a folder that a person put in the link's place.
 
         Raises:
-            ConfigError: something else than a link stands there.
+            ConfigError: there is something else than a link.
         """
         if self._link.exists() and not self._link.is_symlink():
             raise ConfigError(
@@ -111,19 +113,19 @@ class Versions:
                 remedy="move it away to let updates in, or give your model a name of its own",
             )
 
-    def adopt(self, staged: Path, build: Build) -> Path:
-        """Move a staged, verified folder in; it stays where it is when that version is here whole.
+    def adopt(self, staged: Path, version: ModelVersion) -> Path:
+        """Move a staged, verified folder in, unless that version is here already and whole.
 
         Raises:
             OSError: the disk is full, or the store cannot be written.
         """
-        folder = self.folder(build.key)
+        folder = self.folder(version.key)
         if folder.exists():
             with contextlib.suppress(ModelError):
-                if verify(folder, self.name) == build:
+                if verify(folder, self.name) == version:
                     return folder
             logger.warning("%s is damaged; it is replaced", folder)
-            self.discard(build.key)
+            self.discard(version.key)
         self._folder.mkdir(parents=True, exist_ok=True)
         durable.sync_tree(staged)
         staged.rename(folder)
@@ -134,7 +136,7 @@ class Versions:
         return folder
 
     def discard(self, key: str) -> None:
-        """Remove a version: out of sight at one instant, then off the disk.
+        """Remove a version: rename it away, then delete it.
 
         Raises:
             OSError: the store cannot be written.
@@ -147,11 +149,11 @@ class Versions:
         shutil.rmtree(trash, ignore_errors=True)
 
     def prune(self, keep: Keep, needed: Collection[str]) -> list[str]:
-        """Remove old versions beyond what is kept; returns their keys.
+        """Remove old versions beyond `keep`; return their keys.
 
         Args:
-            keep: how much stays.
-            needed: keys that stay whatever that says.
+            keep: the limits.
+            needed: keys that stay in any case.
 
         Raises:
             OSError: the store cannot be written.
@@ -175,17 +177,12 @@ class Versions:
         return gone
 
 
-def by_number(key: str) -> tuple[int, ...]:
-    """Return what sorts keys or versions by their numbers: 1.10.0 is newer than 1.9.0."""
-    return tuple(int(number) for number in key.partition("-")[0].split("."))
-
-
-def verify(folder: Path, name: str) -> Build:
-    """Check a version whole: its manifest, and size and hash of every file that it names.
+def verify(folder: Path, name: str) -> ModelVersion:
+    """Check a version's manifest, and size and hash of every file that it names.
 
     Args:
-        folder: where it lies.
-        name: what its manifest must call it.
+        folder: its place.
+        name: the name that its manifest must give.
 
     Raises:
         ModelFileError: a file is missing, truncated or altered, or the manifest is no JSON.
@@ -197,24 +194,21 @@ def verify(folder: Path, name: str) -> Build:
             f"{folder} holds the model {manifest.name}, not {name}",
             remedy="publish it under its own name",
         )
-    for file in manifest.files:
-        verify_file(folder / file.path, sha256=file.sha256, size_bytes=file.bytes)
-    if isinstance(manifest, Manifest):
-        StoredModel(folder=folder, manifest=manifest).golden_file()
-    return _build(folder, manifest)
+    verify_folder(folder, manifest)
+    return _version(folder, manifest)
 
 
-def build_of(folder: Path) -> Build | None:
-    """Return which version a folder is by its manifest alone; None when that cannot be read."""
+def version_of(folder: Path) -> ModelVersion | None:
+    """Return the version in a folder by its manifest alone; None when that cannot be read."""
     try:
-        return _build(folder, read_any_manifest(folder / "manifest.json"))
+        return _version(folder, read_any_manifest(folder / "manifest.json"))
     except (OSError, ModelError):
         return None
 
 
-def _build(folder: Path, manifest: Manifest | DetectorManifest) -> Build:
+def _version(folder: Path, manifest: Manifest | DetectorManifest) -> ModelVersion:
     digest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
-    return Build(version=manifest.version, manifest_sha256=digest)
+    return ModelVersion(version=manifest.version, manifest_sha256=digest)
 
 
 def _size_bytes(folder: Path) -> int:

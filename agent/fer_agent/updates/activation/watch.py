@@ -1,4 +1,4 @@
-"""The running agent's side: notices another version or measurement, loads it, swaps, judges."""
+"""The watch of a running agent over the version of its model and how it runs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING
 from fer_agent.errors import AgentError, ModelError, ModelFileError
 from fer_agent.models.manifest import read_manifest
 from fer_agent.models.store import StoredModel, find_model
-from fer_agent.updates.activation.judge import WINDOW_S, Rules, Sample, Tally, Verdict, judge
-from fer_agent.updates.activation.probation import candidates, settle
+from fer_agent.updates.activation.health_check import (
+    WINDOW_S,
+    HealthSample,
+    HealthTally,
+    Rules,
+    Verdict,
+    check_health,
+)
+from fer_agent.updates.activation.pending import candidates, settle
 from fer_agent.updates.activation.swap import Ready, SwappableClassifier
 from fer_agent.updates.activation.versions import Versions
 
@@ -18,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from fer_agent.updates.activation.journal import Figures
-    from fer_agent.updates.activation.probation import Lease
+    from fer_agent.updates.activation.journal import ClassifierFigures
+    from fer_agent.updates.activation.pending import PendingVersion
     from fer_agent.vision.ports import EmotionClassifier
 
     Load = Callable[[StoredModel], Ready]
@@ -63,21 +70,21 @@ class ModelWatch:
         self._store, self._name, self._load = store, name, load
         self._rules = rules or Rules()
         self._frames, self._on_change = frames, on_change
-        self._counted: tuple[float, int, int] | None = None
         self._troubled = False
         self._lease = self._settled(None)
         self.ready = self._first()
         self._linked = self._versions.linked()
         fallback = self._before(self._lease) if self._lease is not None else None
         self.classifier = SwappableClassifier(self.ready.classifier, fallback)
-        self._tally = Tally(None if self._lease is not None else WINDOW_S)
+        self._tally = HealthTally(None if self._lease is not None else WINDOW_S)
+        self._counted = (time.monotonic(), *frames())
         on_change(self.ready)
 
     def tick(self) -> None:
         """Look at the figures and at the link; what cannot be written is tried again next time."""
         try:
             self._sample()
-            self._judge()
+            self._check_health()
             self._notice()
         except OSError as error:
             self._trouble(error)
@@ -88,14 +95,14 @@ class ModelWatch:
         """End with the agent.
 
         Args:
-            orderly: False after a failure, which then counts against a version on probation.
+            orderly: False after a failure, which then counts against a pending version.
         """
         if self._lease is not None and orderly:
             self._lease.end()
         self._lease = None
 
-    def _settled(self, baseline: Figures | None) -> Lease | None:
-        """Settle the journal; in a store that cannot be written there is no probation."""
+    def _settled(self, baseline: ClassifierFigures | None) -> PendingVersion | None:
+        """Settle the journal; in a store that cannot be written no version is pending."""
         try:
             return settle(self._store, self._name, baseline)
         except OSError as error:
@@ -117,8 +124,8 @@ class ModelWatch:
             remedy="run `fer-agent models sync`, or set `classifier.model` to a shipped one",
         )
 
-    def _before(self, lease: Lease) -> EmotionClassifier | None:
-        """Load the version before one that starts on probation, to go on with if that fails."""
+    def _before(self, lease: PendingVersion) -> EmotionClassifier | None:
+        """Load the version before a pending one, to go on with if that one fails."""
         previous = lease.entry.previous
         try:
             return self._load(self._model(None if previous is None else previous.key)).classifier
@@ -136,13 +143,11 @@ class ModelWatch:
 
     def _sample(self) -> None:
         now_s, (captured, processed) = time.monotonic(), self._frames()
-        before, self._counted = self._counted, (now_s, captured, processed)
-        if before is None:  # loading is no part of the first sample
-            return
-        before_s, captured_before, processed_before = before
+        before_s, captured_before, processed_before = self._counted
+        self._counted = (now_s, captured, processed)
         faces, faces_ns = self.classifier.take()
         self._tally.add(
-            Sample(
+            HealthSample(
                 seconds=now_s - before_s,
                 captured=captured - captured_before,
                 processed=processed - processed_before,
@@ -151,15 +156,15 @@ class ModelWatch:
             )
         )
 
-    def _judge(self) -> None:
-        """Confirm the version on probation or send it back, when there is reason for either."""
+    def _check_health(self) -> None:
+        """Confirm the pending version or roll it back, when there is reason for either."""
         if self._lease is None:
             return
         if self.classifier.failure is not None:
             self._roll_back(f"it failed while running: {self.classifier.failure}")
             return
         baseline = self._lease.entry.baseline
-        verdict = judge(self._tally, baseline, self._rules)
+        verdict = check_health(self._tally, baseline, self._rules)
         if verdict is Verdict.SLOW:
             figures = self._tally.figures()
             self._roll_back(f"it slows the agent down: {figures}, before: {baseline}")
@@ -167,10 +172,10 @@ class ModelWatch:
             self._lease.confirm()
             self._lease = None
             self.classifier.trust()
-            self._tally = Tally(WINDOW_S)
+            self._tally = HealthTally(WINDOW_S)
 
     def _roll_back(self, reason: str) -> None:
-        """Send the version on probation back; the link then names the one before."""
+        """Roll the pending version back; the link then names the one before."""
         if self._lease is None:
             return
         try:
@@ -196,13 +201,13 @@ class ModelWatch:
             logger.warning("%s stays at the version it has: %s", self._name, error)
             self._roll_back(str(error))
             return
-        self._tally = Tally(None if self._lease is not None else WINDOW_S)
+        self._tally = HealthTally(None if self._lease is not None else WINDOW_S)
         if ready.info == self.ready.info and self.classifier.failure is None:
             return
         self._swap(ready, self.ready.classifier if self._lease is not None else None)
 
     def _notice_measurement(self) -> None:
-        """Run the same version as it was measured anew; one on probation is judged first."""
+        """Run the same version as it was last measured, unless it is pending."""
         if self._lease is not None or not self.ready.outdated():
             return
         try:
@@ -210,7 +215,7 @@ class ModelWatch:
         except AgentError as error:
             logger.warning("%s goes on as %s: %s", self._name, self.ready.setting, error)
             return
-        self._tally = Tally(WINDOW_S)
+        self._tally = HealthTally(WINDOW_S)
         self._swap(ready, None)
 
     def _swap(self, ready: Ready, fallback: EmotionClassifier | None) -> None:

@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 from fer_agent.camera.backends.clips import play, read_image
-from fer_agent.camera.backends.opencv import hush
+from fer_agent.camera.backends.opencv import silence_logging
 from fer_agent.errors import CameraError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-hush()  # OpenCV looks at its settings once, and these tests write clips before they read any
+silence_logging()  # OpenCV reads its settings once, and these tests write clips first
 
 PICTURE = np.random.default_rng(3).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 

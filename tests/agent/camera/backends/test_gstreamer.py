@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_agent.camera.backends import gstreamer
 from fer_agent.camera.backends.child import ChildEndedError, PictureChild
 from fer_agent.camera.backends.csi import csi_source
 from fer_agent.camera.backends.gstreamer import GstSource
@@ -142,8 +141,10 @@ def test_csi_asks_argus_for_the_mode() -> None:
     assert "fdsink fd=5" in command
 
 
-def test_missing_gstreamer_names_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gstreamer, "_PROGRAM", "gst-launch-that-is-not-installed")
+def test_missing_gstreamer_names_the_packages(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CameraError, match="not installed") as caught:
         pattern().open()
     assert "gstreamer1.0-tools" in caught.value.remedy
@@ -154,6 +155,12 @@ def test_a_size_with_padded_rows_is_refused() -> None:
         pattern(width=318).open()
 
 
+def children() -> set[int]:
+    """Return the process ids of this process's children."""
+    lists = Path("/proc/self/task").glob("*/children")
+    return {int(pid) for one in lists for pid in one.read_text(encoding="ascii").split()}
+
+
 @pytest.mark.usefixtures("gst")
 def test_a_killed_child_is_replaced_and_frames_go_on() -> None:
     source = pattern("ball")
@@ -162,9 +169,9 @@ def test_a_killed_child_is_replaced_and_frames_go_on() -> None:
         source, name="csi", gap_s=30, live=True, on_status=statuses.append, deadline_s=60
     )
     frames = camera.frames()
+    before = children()
     assert isinstance(next(frames), Frame)
-    assert source._child is not None
-    first = source._child._process.pid
+    (first,) = children() - before
     os.kill(first, 9)
     until_s = time.monotonic() + 60
     while camera.stats().reopened == 0 and time.monotonic() < until_s:
@@ -183,11 +190,12 @@ STUBBORN = (
 
 
 def test_a_child_that_ignores_the_polite_end_is_killed_and_its_chatter_never_blocks_it() -> None:
+    before = children()
     child = PictureChild(lambda _: [sys.executable, "-c", STUBBORN], 100)
+    (pid,) = children() - before
     for _ in range(20):  # until its 300 kB of chatter are read and the handler is in place
         with pytest.raises(TimeoutError):
             child.read(0.1)
-    pid = child._process.pid
     child.close()
     assert not Path(f"/proc/{pid}").exists()
 

@@ -8,7 +8,6 @@ import subprocess
 import threading
 import time
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
@@ -18,7 +17,7 @@ import numpy as np
 import pytest
 
 from fer_agent.app import compose
-from fer_agent.camera import backoff, capture
+from fer_agent.camera import capture
 from fer_agent.camera.backends.stream import StreamSource
 from fer_agent.camera.threaded import ThreadedCamera
 from fer_agent.config.model import AgentConfig
@@ -308,7 +307,8 @@ def test_a_stream_that_comes_back_in_another_size_ends_the_tracks(
 ) -> None:
     small, large = (encode(tmp_path / f"{size}.ts", size, 20) for size in ("320x240", "640x360"))
     monkeypatch.setattr(WebCamera, "films", [small + large, large])
-    monkeypatch.setattr(capture, "Backoff", partial(backoff.Backoff, first_s=0.02, cap_s=0.02))
+    monkeypatch.setattr(capture, "FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr(capture, "LONGEST_WAIT_S", 0.02)
     camera = ThreadedCamera(
         StreamSource(f"{web}/film"), name="door", gap_s=60, live=True, on_status=print
     )
@@ -341,6 +341,7 @@ def test_a_silent_host_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     from fer_agent.camera.backends import stream, stream_fault
 
     monkeypatch.setattr(stream, "OPEN_TIMEOUT_MS", 300)
+    # A private limit, shortened like the public one above so that the test need not wait for it.
     monkeypatch.setattr(stream_fault, "_TIMEOUT_S", 0.3)
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,  # accepts, and says nothing

@@ -22,7 +22,7 @@ NAME = "tiny"
 
 
 @dataclass(frozen=True)
-class Kind:
+class ModelTraits:
     """What is wrong with a model, if anything is.
 
     Attributes:
@@ -40,10 +40,10 @@ class Kind:
     golden_off: float = 0.0
 
 
-GOOD = Kind()
+GOOD = ModelTraits()
 
 
-def graph_bytes(kind: Kind, seed: int) -> bytes:
+def graph_bytes(kind: ModelTraits, seed: int) -> bytes:
     """A network: logits are the crop's mean brightness times weights of its own."""
     onnx = pytest.importorskip("onnx", reason="onnx comes with the trainer extra")
     helper, kinds = onnx.helper, onnx.TensorProto
@@ -111,7 +111,7 @@ def graph_bytes(kind: Kind, seed: int) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def write_model(folder: Path, version: str, kind: Kind = GOOD, name: str = NAME) -> Path:
+def write_model(folder: Path, version: str, kind: ModelTraits = GOOD, name: str = NAME) -> Path:
     """Write a whole model; its weights depend on the version."""
     folder.mkdir(parents=True)
     network = graph_bytes(kind, seed=int(version.replace(".", "")))
@@ -145,6 +145,6 @@ def stage(store: Path) -> Callable[..., Path]:
 
     def make(version: str, *, name: str = NAME, **traits: Any) -> Path:
         folder = store / ".staging" / f"{name}-{version}"
-        return write_model(folder, version, Kind(**traits), name)
+        return write_model(folder, version, ModelTraits(**traits), name)
 
     return make

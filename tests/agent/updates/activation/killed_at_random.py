@@ -23,7 +23,7 @@ from power_cuts import killed, look, take_over
 from untried import Untried
 
 from fer_agent.updates.activation import journal, state
-from fer_agent.updates.activation.change import Change, RefusedBeforeError
+from fer_agent.updates.activation.change import ModelChange, RejectedBeforeError
 from fer_agent.updates.activation.versions import Keep, verify
 
 NAME = "tiny"
@@ -34,11 +34,11 @@ def live(store: Path, template: Path, *, good: bool) -> None:
     staged = store / ".staging" / template.name
     shutil.rmtree(staged, ignore_errors=True)
     shutil.copytree(template, staged)
-    change = Change(store, Untried(), Keep(versions=3))
+    change = ModelChange(store, Untried(), Keep(versions=3))
     try:
         change.activate_staged(staged, name=NAME)
-    except RefusedBeforeError:
-        state.forgive(store, NAME, verify(staged, NAME))
+    except RejectedBeforeError:
+        state.unblock(store, NAME, verify(staged, NAME))
         change.activate_staged(staged, name=NAME)
     take_over(store, NAME, good=good)
 

@@ -12,10 +12,10 @@ from fer_agent.errors import ConfigError, TemporaryError, UsageError, Verificati
 from fer_agent.models.store import find_model
 from fer_agent.system import durable
 from fer_agent.updates.activation import journal, state
-from fer_agent.updates.activation.change import Change, RefusedBeforeError
+from fer_agent.updates.activation.change import ModelChange, RejectedBeforeError
 from fer_agent.updates.activation.journal import Phase
-from fer_agent.updates.activation.probation import roll_back
-from fer_agent.updates.activation.trial import Trial, TrialError
+from fer_agent.updates.activation.pending import roll_back
+from fer_agent.updates.activation.self_test import SelfTest, SelfTestError
 from fer_agent.updates.activation.versions import Keep, Versions
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NAME = "tiny"
 # Other work on the machine must not decide whether the good ones pass.
-PATIENT = Trial(slowdown=20.0)
+PATIENT = SelfTest(slowdown=20.0)
 
 
 def linked_version(store: Path) -> str:
@@ -35,7 +35,7 @@ def linked_version(store: Path) -> str:
 
 def test_a_version_goes_through_every_step_and_is_found(store: Path, stage: Stage) -> None:
     steps: list[str] = []
-    change = Change(store, PATIENT, on_step=steps.append)
+    change = ModelChange(store, PATIENT, on_step=steps.append)
     staged = stage("1.0.0")
     build = change.activate_staged(staged, name=NAME)
     assert steps == ["verified", "adopted", "tried", "switched", "linked", "pruned"]
@@ -43,11 +43,11 @@ def test_a_version_goes_through_every_step_and_is_found(store: Path, stage: Stag
     assert (store / NAME).readlink().parts == (".versions", NAME, build.key)
     assert not staged.exists()
     told = state.update_state(store, NAME, Versions(store, NAME).current())
-    assert (told.current, told.on_probation, told.last_refusal) == (build, True, None)
+    assert (told.current, told.pending, told.last_rejected) == (build, True, None)
 
 
 def test_the_same_version_again_changes_nothing(store: Path, stage: Stage) -> None:
-    change = Change(store, Untried())
+    change = ModelChange(store, Untried())
     change.activate_staged(stage("1.0.0"), name=NAME)
     before = journal.read(store, NAME)
     change.activate_staged(stage("1.0.0"), name=NAME)
@@ -55,7 +55,7 @@ def test_the_same_version_again_changes_nothing(store: Path, stage: Stage) -> No
 
 
 def test_a_half_version_left_in_the_store_is_replaced(store: Path, stage: Stage) -> None:
-    change = Change(store, Untried())
+    change = ModelChange(store, Untried())
     build = change.activate_staged(stage("1.0.0"), name=NAME)
     (Versions(store, NAME).folder(build.key) / "model.onnx").write_bytes(b"rotten")
     Versions(store, NAME).point(None)
@@ -74,17 +74,17 @@ def test_a_half_version_left_in_the_store_is_replaced(store: Path, stage: Stage)
 def test_a_version_that_fails_its_trial_is_remembered_until_a_new_one_comes(
     store: Path, stage: Stage, traits: dict[str, float], words: str
 ) -> None:
-    change = Change(store, PATIENT)
+    change = ModelChange(store, PATIENT)
     change.activate_staged(stage("1.0.0"), name=NAME)
-    with pytest.raises(TrialError, match=words):
+    with pytest.raises(SelfTestError, match=words):
         change.activate_staged(stage("1.1.0", **traits), name=NAME)
     assert linked_version(store) == "1.0.0"
     told = state.update_state(store, NAME, Versions(store, NAME).current())
-    assert told.last_refusal is not None
-    assert told.last_refusal.build.version == "1.1.0"
+    assert told.last_rejected is not None
+    assert told.last_rejected.build.version == "1.1.0"
     tried: list[str] = []
-    with pytest.raises(RefusedBeforeError, match=words):
-        Change(store, PATIENT, on_step=tried.append).activate_staged(
+    with pytest.raises(RejectedBeforeError, match=words):
+        ModelChange(store, PATIENT, on_step=tried.append).activate_staged(
             stage("1.1.0", **traits), name=NAME
         )
     assert "adopted" not in tried
@@ -96,16 +96,16 @@ def test_a_trial_that_does_not_end_or_wants_too_much_memory_is_a_refusal(
     store: Path, stage: Stage
 ) -> None:
     staged = stage("1.0.0")
-    with pytest.raises(TrialError, match=r"within 0\.05 s"):
-        Trial(limit_s=0.05).run(staged, None)
-    with pytest.raises(TrialError, match=r"memory|ended with|down with|MemoryError|alloc"):
-        Trial(memory_bytes=40 << 20).run(staged, None)
+    with pytest.raises(SelfTestError, match=r"within 0\.05 s"):
+        SelfTest(limit_s=0.05).run(staged, None)
+    with pytest.raises(SelfTestError, match=r"memory|ended with|crashed with|MemoryError|alloc"):
+        SelfTest(memory_bytes=40 << 20).run(staged, None)
 
 
 def test_files_that_are_not_the_manifests_are_refused_but_may_come_again(
     store: Path, stage: Stage
 ) -> None:
-    change = Change(store, Untried())
+    change = ModelChange(store, Untried())
     staged = stage("1.0.0")
     network = staged / "model.onnx"
     whole = network.read_bytes()
@@ -120,13 +120,13 @@ def test_files_that_are_not_the_manifests_are_refused_but_may_come_again(
 
 def test_another_models_manifest_is_refused(store: Path, stage: Stage) -> None:
     with pytest.raises(VerificationError, match="holds the model other, not tiny"):
-        Change(store, Untried()).activate_staged(stage("1.0.0", name="other"), name=NAME)
+        ModelChange(store, Untried()).activate_staged(stage("1.0.0", name="other"), name=NAME)
 
 
 def test_a_folder_made_by_hand_is_left_alone(store: Path, stage: Stage) -> None:
     stage("9.0.0").rename(store / NAME)
     with pytest.raises(ConfigError, match="made by hand"):
-        Change(store, Untried()).activate_staged(stage("1.0.0"), name=NAME)
+        ModelChange(store, Untried()).activate_staged(stage("1.0.0"), name=NAME)
     assert linked_version(store) == "9.0.0"
 
 
@@ -142,23 +142,23 @@ def test_of_two_activations_at_once_the_second_is_told_to_come_back(
 
     first, second = stage("1.0.0"), stage("1.1.0")
     worker = threading.Thread(
-        target=lambda: Change(store, Untried(), on_step=wait).activate_staged(first, name=NAME)
+        target=lambda: ModelChange(store, Untried(), on_step=wait).activate_staged(first, name=NAME)
     )
     worker.start()
     try:
         assert reached.wait(60)
         with pytest.raises(TemporaryError, match="another activation") as caught:
-            Change(store, Untried()).activate_staged(second, name=NAME)
+            ModelChange(store, Untried()).activate_staged(second, name=NAME)
         assert caught.value.exit_code == 75
     finally:
         go_on.set()
         worker.join()
     assert linked_version(store) == "1.0.0"
-    assert Change(store, Untried()).activate_staged(second, name=NAME).version == "1.1.0"
+    assert ModelChange(store, Untried()).activate_staged(second, name=NAME).version == "1.1.0"
 
 
 def test_old_versions_are_kept_by_count(store: Path, stage: Stage) -> None:
-    change = Change(store, Untried(), Keep(versions=2))
+    change = ModelChange(store, Untried(), Keep(versions=2))
     for version in ("1.0.0", "1.1.0", "1.9.0", "1.10.0"):
         change.activate_staged(stage(version), name=NAME)
         confirm(store)
@@ -170,7 +170,7 @@ def test_old_versions_are_kept_by_count(store: Path, stage: Stage) -> None:
 def test_old_versions_are_kept_by_size_but_never_the_one_to_go_back_to(
     store: Path, stage: Stage
 ) -> None:
-    change = Change(store, Untried(), Keep(versions=10, bytes=1))
+    change = ModelChange(store, Untried(), Keep(versions=10, bytes=1))
     for version in ("1.0.0", "1.1.0", "1.2.0"):
         change.activate_staged(stage(version), name=NAME)
         confirm(store)
@@ -182,18 +182,18 @@ def confirm(store: Path) -> None:
     """Do what a running agent does after its good minutes."""
     entry = journal.read(store, NAME)
     assert entry is not None
-    journal.write(store, entry.at(Phase.PROBATION).at(Phase.CONFIRMED))
+    journal.write(store, entry.at(Phase.PENDING).at(Phase.CONFIRMED))
 
 
 def test_rollback_by_hand_goes_back_and_is_remembered(store: Path, stage: Stage) -> None:
-    change = Change(store, Untried())
+    change = ModelChange(store, Untried())
     for version in ("1.0.0", "1.1.0"):
         change.activate_staged(stage(version), name=NAME)
         confirm(store)
     build = roll_back(store, NAME, "rolled back by hand")
     assert build is not None
     assert (build.version, linked_version(store)) == ("1.0.0", "1.0.0")
-    with pytest.raises(RefusedBeforeError, match="by hand"):
+    with pytest.raises(RejectedBeforeError, match="by hand"):
         change.activate_staged(stage("1.1.0"), name=NAME)
     # Nobody ships this model, so there is nothing before the first version.
     with pytest.raises(UsageError, match="only version"):
@@ -201,7 +201,7 @@ def test_rollback_by_hand_goes_back_and_is_remembered(store: Path, stage: Stage)
 
 
 def test_a_person_may_try_a_refused_version_again(store: Path, stage: Stage) -> None:
-    change = Change(store, Untried())
+    change = ModelChange(store, Untried())
     for version in ("1.0.0", "1.1.0"):
         change.activate_staged(stage(version), name=NAME)
         confirm(store)
@@ -209,13 +209,13 @@ def test_a_person_may_try_a_refused_version_again(store: Path, stage: Stage) -> 
     assert change.activate_installed(NAME).version == "1.0.0", "refused ones are passed over"
     assert change.activate_installed(NAME, "1.1.0").version == "1.1.0"
     assert linked_version(store) == "1.1.0"
-    assert not state.refusals(store).refused
+    assert not state.rejected(store).refused
 
 
 def test_a_version_that_is_not_there_is_named_with_those_that_are(
     store: Path, stage: Stage
 ) -> None:
-    change = Change(store, Untried())
+    change = ModelChange(store, Untried())
     change.activate_staged(stage("1.0.0"), name=NAME)
     with pytest.raises(UsageError, match=r"no version 3\.0\.0 of tiny") as caught:
         change.activate_installed(NAME, "3.0.0")
@@ -223,7 +223,7 @@ def test_a_version_that_is_not_there_is_named_with_those_that_are(
 
 
 def test_an_unproven_version_is_none_to_go_back_to(store: Path, stage: Stage) -> None:
-    change = Change(store, Untried())
+    change = ModelChange(store, Untried())
     change.activate_staged(stage("1.0.0"), name=NAME)
     confirm(store)
     change.activate_staged(stage("1.1.0"), name=NAME)
@@ -239,7 +239,7 @@ def test_a_store_that_cannot_be_written_is_a_configuration_fault(
     staged = stage("1.0.0")
     (store / ".state").write_text("in the way")
     with pytest.raises(ConfigError, match="cannot write in"):
-        Change(store, Untried()).activate_staged(staged, name=NAME)
+        ModelChange(store, Untried()).activate_staged(staged, name=NAME)
 
 
 def test_a_second_holder_does_not_get_a_lock(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from fer_agent.errors import TemporaryError
 from fer_agent.inference.setting import PLAIN, Setting
 from fer_agent.measure import record
 from fer_agent.measure.fingerprint import model_sha256, of_this_board
-from fer_agent.measure.record import Choice
+from fer_agent.measure.record import MeasuredChoice
 from fer_agent.measure.resolve import resolve
 from fer_agent.models.store import find_model
 from fer_agent.updates.activation import change, journal
-from fer_agent.updates.activation.change import Change
+from fer_agent.updates.activation.change import ModelChange
 from fer_agent.updates.activation.journal import Phase
 from fer_agent.updates.activation.versions import Versions
 
@@ -55,7 +55,7 @@ def record_current(store: Path) -> str:
     manifest = find_model(NAME, store).manifest
     record.write(
         store,
-        Choice(
+        MeasuredChoice(
             model=NAME,
             version=manifest.version,
             created="2026-01-01T00:00:00+00:00",
@@ -71,11 +71,11 @@ def confirm(store: Path) -> None:
     """Do what a running agent does after its good minutes."""
     entry = journal.read(store, NAME)
     assert entry is not None
-    journal.write(store, entry.at(Phase.PROBATION).at(Phase.CONFIRMED))
+    journal.write(store, entry.at(Phase.PENDING).at(Phase.CONFIRMED))
 
 
 def test_a_version_is_measured_between_its_trial_and_the_switch(store: Path, stage: Stage) -> None:
-    Change(store, Untried()).activate_staged(stage("1.0.0"), name=NAME)
+    ModelChange(store, Untried()).activate_staged(stage("1.0.0"), name=NAME)
     old = record_current(store)
     config = config_of(store)
     made = change.configured(config)
@@ -104,7 +104,7 @@ def test_a_version_is_measured_between_its_trial_and_the_switch(store: Path, sta
 
 def test_measurements_leave_with_their_versions(store: Path, stage: Stage) -> None:
     made = change.configured(config_of(store))
-    bring = replace(made, trial=Untried(), setting=None)
+    bring = replace(made, self_test=Untried(), setting=None)
     bring.activate_staged(stage("1.0.0"), name=NAME)
     confirm(store)
     old = record_current(store)
@@ -119,7 +119,7 @@ def test_measurements_leave_with_their_versions(store: Path, stage: Stage) -> No
 
 def test_without_an_earlier_measurement_there_is_none(store: Path, stage: Stage) -> None:
     made = change.configured(config_of(store))
-    replace(made, trial=Untried(), setting=None).activate_staged(stage("1.0.0"), name=NAME)
+    replace(made, self_test=Untried(), setting=None).activate_staged(stage("1.0.0"), name=NAME)
     assert record.latest(store, NAME) is None
 
 
@@ -127,7 +127,7 @@ def test_where_tensorrt_is_configured_the_first_version_is_measured_too(
     store: Path, stage: Stage
 ) -> None:
     made = change.configured(config_of(store, runtime="tensorrt"))
-    replace(made, trial=Untried(), setting=None).activate_staged(stage("1.0.0"), name=NAME)
+    replace(made, self_test=Untried(), setting=None).activate_staged(stage("1.0.0"), name=NAME)
     assert record.latest(store, NAME) is not None
 
 
@@ -138,7 +138,7 @@ def test_a_version_that_cannot_be_measured_takes_over_and_runs_plain(
         raise TemporaryError("another build is under way", remedy="wait")
 
     steps: list[str] = []
-    Change(store, Untried(), measure=fail, on_step=steps.append).activate_staged(
+    ModelChange(store, Untried(), measure=fail, on_step=steps.append).activate_staged(
         stage("1.0.0"), name=NAME
     )
     assert steps == ["verified", "adopted", "tried", "switched", "linked", "pruned"]

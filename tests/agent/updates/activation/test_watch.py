@@ -15,10 +15,16 @@ from fer_agent.inference.onnx import OnnxSession
 from fer_agent.models.store import find_model
 from fer_agent.mqtt.payloads import ModelInfo
 from fer_agent.updates.activation import journal, state
-from fer_agent.updates.activation.change import Change
-from fer_agent.updates.activation.journal import Figures, Phase
-from fer_agent.updates.activation.judge import Rules, Sample, Tally, Verdict, judge
-from fer_agent.updates.activation.probation import candidates, roll_back, settle
+from fer_agent.updates.activation.change import ModelChange
+from fer_agent.updates.activation.health_check import (
+    HealthSample,
+    HealthTally,
+    Rules,
+    Verdict,
+    check_health,
+)
+from fer_agent.updates.activation.journal import ClassifierFigures, Phase
+from fer_agent.updates.activation.pending import candidates, roll_back, settle
 from fer_agent.updates.activation.swap import Ready
 from fer_agent.updates.activation.versions import Versions
 from fer_agent.updates.activation.watch import ModelWatch
@@ -46,7 +52,7 @@ def load(model: StoredModel) -> Ready:
 
 
 def bring(store: Path, staged: Path) -> None:
-    Change(store, Untried()).activate_staged(staged, name=NAME)
+    ModelChange(store, Untried()).activate_staged(staged, name=NAME)
 
 
 def linked(store: Path) -> str:
@@ -70,7 +76,7 @@ def frame(brightness: int = 90) -> tuple[Frame, Tracks]:
     return Frame(np.full((80, 100), brightness, np.uint8), captured_ns=1, number=0), tracks
 
 
-class Agent:
+class WatchingAgent:
     """The agent around a watch: frames, and who is told."""
 
     def __init__(
@@ -108,7 +114,7 @@ def proven(store: Path, stage: Stage) -> Path:
 def test_a_new_version_takes_over_between_frames_and_is_confirmed(
     proven: Path, stage: Stage
 ) -> None:
-    agent = Agent(proven, Rules(confirm_s=1e-9))
+    agent = WatchingAgent(proven, Rules(confirm_s=1e-9))
     old = agent.see()
     agent.watch.tick()
     assert agent.told == []
@@ -116,14 +122,14 @@ def test_a_new_version_takes_over_between_frames_and_is_confirmed(
     agent.watch.tick()
     new = agent.see()
     assert (agent.told, new != old) == (["1.1.0"], True)
-    assert phase(proven) is Phase.PROBATION
+    assert phase(proven) is Phase.PENDING
     agent.watch.tick()
     assert phase(proven) is Phase.CONFIRMED
     agent.watch.close(orderly=True)
     assert linked(proven) == "1.1.0"
 
 
-def test_a_version_on_probation_is_judged_before_it_runs_as_measured_anew(
+def test_a_pending_version_is_confirmed_before_it_runs_as_measured_again(
     proven: Path, stage: Stage
 ) -> None:
     measured: list[str] = []
@@ -134,23 +140,26 @@ def test_a_version_on_probation_is_judged_before_it_runs_as_measured_anew(
 
         return replace(load(model), outdated=outdated)
 
-    agent = Agent(proven, Rules(confirm_s=1e-9), load_outdated)
+    agent = WatchingAgent(proven, Rules(), load_outdated)
     bring(proven, stage("1.1.0"))
     agent.watch.tick()
     measured.append("1.1.0")
     agent.see()
-    agent.watch._notice()
-    assert (phase(proven), agent.told, measured) == (Phase.PROBATION, ["1.1.0"], ["1.1.0"])
     agent.watch.tick()
-    assert (phase(proven), agent.told, measured) == (Phase.CONFIRMED, ["1.1.0", "1.1.0"], [])
+    assert (phase(proven), agent.told, measured) == (Phase.PENDING, ["1.1.0"], ["1.1.0"])
+    agent.watch.close(orderly=True)
+    agent = WatchingAgent(proven, Rules(confirm_s=1e-9), load_outdated)
+    agent.see()
     agent.watch.tick()
-    assert agent.told == ["1.1.0", "1.1.0"]
+    assert (phase(proven), agent.told, measured) == (Phase.CONFIRMED, ["1.1.0"], [])
+    agent.watch.tick()
+    assert agent.told == ["1.1.0"]
 
 
 def test_no_frame_is_lost_while_versions_change(
     proven: Path, stage: Stage, wait_for: Callable[..., None]
 ) -> None:
-    agent = Agent(proven)
+    agent = WatchingAgent(proven)
     asked = [0, 0]
     stop = threading.Event()
 
@@ -180,7 +189,7 @@ def test_no_frame_is_lost_while_versions_change(
 def test_a_version_that_fails_while_running_goes_back_without_losing_a_frame(
     proven: Path, stage: Stage
 ) -> None:
-    agent = Agent(proven)
+    agent = WatchingAgent(proven)
     old = agent.see()
     bring(proven, stage("1.1.0", fails_on_white=True))
     agent.watch.tick()
@@ -188,7 +197,7 @@ def test_a_version_that_fails_while_running_goes_back_without_losing_a_frame(
     assert agent.see(brightness=255) == old, "the frame that broke it is seen by the one before"
     agent.watch.tick()
     assert (linked(proven), agent.see(), agent.told) == ("1.0.0", old, ["1.1.0", "1.0.0"])
-    refusal = state.update_state(proven, NAME, Versions(proven, NAME).current()).last_refusal
+    refusal = state.update_state(proven, NAME, Versions(proven, NAME).current()).last_rejected
     assert refusal is not None
     assert "failed while running" in refusal.reason
     assert refusal.build.version == "1.1.0"
@@ -198,7 +207,7 @@ def test_a_model_that_has_proved_itself_and_fails_ends_the_pipeline(
     proven: Path, stage: Stage
 ) -> None:
     bring(proven, stage("1.1.0", fails_on_white=True))
-    agent = Agent(proven, Rules(confirm_s=1e-9))
+    agent = WatchingAgent(proven, Rules(confirm_s=1e-9))
     agent.see()
     agent.watch.tick()
     assert phase(proven) is Phase.CONFIRMED
@@ -209,9 +218,9 @@ def test_a_model_that_has_proved_itself_and_fails_ends_the_pipeline(
 def test_an_agent_started_on_probation_also_has_the_version_before_to_fall_back_to(
     proven: Path, stage: Stage
 ) -> None:
-    old = Agent(proven).see()
+    old = WatchingAgent(proven).see()
     bring(proven, stage("1.1.0", fails_on_white=True))
-    agent = Agent(proven)
+    agent = WatchingAgent(proven)
     assert agent.see() != old
     assert agent.see(brightness=255) == old
 
@@ -219,7 +228,7 @@ def test_an_agent_started_on_probation_also_has_the_version_before_to_fall_back_
 def test_a_version_that_cannot_be_loaded_goes_back_and_the_old_one_goes_on(
     proven: Path, stage: Stage
 ) -> None:
-    agent = Agent(proven)
+    agent = WatchingAgent(proven)
     old = agent.see()
     bring(proven, stage("1.1.0"))
     (proven / NAME / "model.onnx").write_bytes(b"rotten")
@@ -231,34 +240,34 @@ def test_an_agent_that_died_on_probation_starts_with_the_version_before(
     proven: Path, stage: Stage
 ) -> None:
     bring(proven, stage("1.1.0"))
-    dead = Agent(proven)
-    assert phase(proven) is Phase.PROBATION
+    dead = WatchingAgent(proven)
+    assert phase(proven) is Phase.PENDING
     dead.watch.close(orderly=False)
     del dead
-    agent = Agent(proven)
+    agent = WatchingAgent(proven)
     assert agent.watch.ready.info.version == "1.0.0"
     assert phase(proven) is Phase.ROLLED_BACK
-    (refusal,) = state.refusals(proven).refused
+    (refusal,) = state.rejected(proven).refused
     assert "died" in refusal.reason
 
 
 def test_an_agent_that_ended_in_order_hands_the_probation_on(proven: Path, stage: Stage) -> None:
     bring(proven, stage("1.1.0"))
     for _ in range(3):
-        agent = Agent(proven)
+        agent = WatchingAgent(proven)
         assert agent.watch.ready.info.version == "1.1.0"
-        assert phase(proven) is Phase.PROBATION
+        assert phase(proven) is Phase.PENDING
         agent.watch.close(orderly=True)
         assert phase(proven) is Phase.SWITCHED
 
 
 def test_a_second_agent_beside_neither_watches_nor_condemns(proven: Path, stage: Stage) -> None:
     bring(proven, stage("1.1.0"))
-    first, second = Agent(proven), Agent(proven, Rules(confirm_s=1e-9))
+    first, second = WatchingAgent(proven), WatchingAgent(proven, Rules(confirm_s=1e-9))
     second.see()
     second.watch.tick()
     second.watch.close(orderly=False)
-    assert phase(proven) is Phase.PROBATION
+    assert phase(proven) is Phase.PENDING
     first.watch.close(orderly=True)
     assert linked(proven) == "1.1.0"
 
@@ -270,7 +279,7 @@ def test_one_power_cut_on_probation_is_forgiven_the_second_is_not(
     versions = []
     for boot in ("a", "b", "c"):
         monkeypatch.setattr(journal, "boot_id", lambda boot=boot: boot)
-        agent = Agent(proven)
+        agent = WatchingAgent(proven)
         versions.append(agent.watch.ready.info.version)
         agent.watch.close(orderly=False)
         del agent
@@ -283,19 +292,19 @@ def test_a_damaged_version_is_passed_over_for_the_one_before(proven: Path, stage
     assert lease is not None
     lease.confirm()
     (proven / NAME / "model.onnx").write_bytes(b"rotten")
-    assert Agent(proven).watch.ready.info.version == "1.0.0"
-    assert not state.refusals(proven).refused, "the same version may be fetched again"
+    assert WatchingAgent(proven).watch.ready.info.version == "1.0.0"
+    assert not state.rejected(proven).refused, "the same version may be fetched again"
 
 
 def test_with_nothing_whole_the_error_is_that_of_the_linked_version(proven: Path) -> None:
     (proven / NAME / "model.onnx").write_bytes(b"rotten")
     with pytest.raises(ModelError, match="6 bytes"):
-        Agent(proven)
+        WatchingAgent(proven)
 
 
 def test_a_rollback_by_hand_reaches_the_running_agent(proven: Path, stage: Stage) -> None:
     bring(proven, stage("1.1.0"))
-    agent = Agent(proven)
+    agent = WatchingAgent(proven)
     roll_back(proven, NAME, "rolled back by hand")
     agent.watch.tick()
     assert agent.told == ["1.0.0"]
@@ -313,7 +322,7 @@ def test_an_interrupted_switch_leaves_the_unproven_version_on_probation(
     bring(proven, stage("1.2.0"))
     assert written is not None
     Versions(proven, NAME).point(written.candidate.key)
-    assert Agent(proven).watch.ready.info.version == "1.0.0", "1.1.0 died on probation"
+    assert WatchingAgent(proven).watch.ready.info.version == "1.0.0", "1.1.0 died on probation"
 
 
 def test_an_agent_whose_store_cannot_be_written_runs_all_the_same(
@@ -325,7 +334,7 @@ def test_an_agent_whose_store_cannot_be_written_runs_all_the_same(
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(journal, "write", refuse)
-    agent = Agent(proven)
+    agent = WatchingAgent(proven)
     agent.see()
     agent.watch.tick()
     assert agent.watch.ready.info.version == "1.1.0"
@@ -336,14 +345,14 @@ def test_without_a_link_the_store_offers_what_it_always_did(store: Path, stage: 
     assert [model.manifest.version for model in candidates(store, NAME)] == ["3.0.0"]
 
 
-def tally(fps: float, face_ms: float, seconds: int = 100) -> Tally:
-    total = Tally()
+def tally(fps: float, face_ms: float, seconds: int = 100) -> HealthTally:
+    total = HealthTally()
     for _ in range(seconds):
-        total.add(Sample(1.0, 30, round(fps), 2, round(2 * face_ms * 1e6)))
+        total.add(HealthSample(1.0, 30, round(fps), 2, round(2 * face_ms * 1e6)))
     return total
 
 
-BEFORE = Figures(seconds=60.0, fps=20.0, face_ms=4.0)
+BEFORE = ClassifierFigures(seconds=60.0, fps=20.0, face_ms=4.0)
 
 
 @pytest.mark.parametrize(
@@ -360,29 +369,31 @@ def test_only_a_version_that_slows_the_agent_by_itself_goes_back(
     fps: float, face_ms: float, verdict: Verdict
 ) -> None:
     rules = Rules(confirm_s=90.0)
-    assert judge(tally(fps, face_ms), BEFORE, rules) is verdict
-    assert judge(tally(fps, face_ms, seconds=80), BEFORE, rules) is Verdict.WAIT
-    assert judge(tally(fps, face_ms), None, rules) is Verdict.CONFIRM
+    assert check_health(tally(fps, face_ms), BEFORE, rules) is verdict
+    assert check_health(tally(fps, face_ms, seconds=80), BEFORE, rules) is Verdict.WAIT
+    assert check_health(tally(fps, face_ms), None, rules) is Verdict.CONFIRM
 
 
 def test_time_without_frames_proves_nothing() -> None:
-    total = Tally()
+    total = HealthTally()
     for _ in range(1000):
-        total.add(Sample(1.0, 0, 0, 0, 0))
-    assert judge(total, BEFORE, Rules(confirm_s=10.0)) is Verdict.WAIT
+        total.add(HealthSample(1.0, 0, 0, 0, 0))
+    assert check_health(total, BEFORE, Rules(confirm_s=10.0)) is Verdict.WAIT
 
 
 def test_the_version_before_is_judged_by_its_last_minute() -> None:
-    total = Tally(window_s=60.0)
+    total = HealthTally(window_s=60.0)
     for fps in [5] * 100 + [20] * 61:
-        total.add(Sample(1.0, 30, fps, 1, 4_000_000))
+        total.add(HealthSample(1.0, 30, fps, 1, 4_000_000))
     figures = total.figures()
     assert figures is not None
     assert (figures.seconds, figures.fps) == (60.0, 20.0)
 
 
 def test_the_journal_takes_no_step_out_of_order() -> None:
-    build = journal.Build(version="1.0.0", manifest_sha256="0" * 64)
-    entry = journal.Entry(name=NAME, phase=Phase.SWITCHED, candidate=build, since=journal.now())
+    build = journal.ModelVersion(version="1.0.0", manifest_sha256="0" * 64)
+    entry = journal.JournalEntry(
+        name=NAME, phase=Phase.SWITCHED, candidate=build, since=journal.now()
+    )
     with pytest.raises(ValueError, match="confirmed cannot follow switched"):
         entry.at(Phase.CONFIRMED)

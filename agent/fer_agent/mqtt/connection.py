@@ -1,8 +1,8 @@
 """One MQTT connection, from CONNECT to its end.
 
-paho parses the protocol; this module owns the thread's waiting, so that a link is a plain object
-that one thread opens, pumps and closes. A link is never opened twice: what was under way when it
-broke is the caller's to send again, in the caller's order.
+paho parses the protocol; this module does the waiting, so that one thread opens a connection, runs
+its loop and closes it. A connection is never opened twice: the caller sends the messages that were
+unconfirmed when it broke again, in its own order.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ _WINDOW = 20
 """Most unconfirmed messages at once; mosquitto's own default, and paho's."""
 
 _GATHER_S = 0.005
-"""After a wake-up, for what comes right behind: to wake costs the pipeline's thread more than the
-rest of publishing does, and while it is pending nobody wakes again.
+"""After a wake-up, to gather the messages right behind it: a wake-up costs the pipeline's thread
+more than the rest of publishing does, and while one is pending there is no other.
 """
 
 
 class VersionRefusedError(BrokerError):
-    """The broker does not speak this version of MQTT, or hung up as such a broker may.
+    """The broker does not speak this version of MQTT, or did not answer and gave no reason.
 
     Attributes:
-        certain: whether it said so.
+        certain: whether the broker gave this reason.
     """
 
     def __init__(self, message: str, *, remedy: str, certain: bool) -> None:
@@ -67,7 +67,7 @@ class TakenOverError(BrokerError):
 
 @dataclass(frozen=True, slots=True)
 class Will:
-    """What the broker publishes, retained, when the client is gone without a word."""
+    """The message that the broker publishes, retained, when the client is lost."""
 
     topic: str
     payload: bytes
@@ -85,8 +85,8 @@ class Message:
     content_type: str | None = None
 
 
-class Waker:
-    """Lets other threads interrupt a wait on sockets."""
+class WakeupSocket:
+    """A pair of sockets by which other threads interrupt a wait on sockets (a self-pipe)."""
 
     def __init__(self) -> None:
         self._receiver, self._sender = socket.socketpair()
@@ -95,11 +95,11 @@ class Waker:
         self._pending = False
 
     def wake(self) -> None:
-        """End the current or else the next wait; from any thread, also after `close`."""
+        """End the current or else the next wait; any thread may call it, also after `close`."""
         if self._pending:
             return
         self._pending = True
-        # A full buffer wakes as well as one more byte, and nobody waits on a closed one.
+        # A full buffer wakes as well as one more byte, and no thread waits on a closed one.
         with contextlib.suppress(OSError):
             self._sender.send(b"\0")
 
@@ -108,37 +108,43 @@ class Waker:
         return self._receiver.fileno()
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until woken, or for so long."""
+        """Wait until woken, at most `timeout_s`."""
         select.select([self], [], [], max(0.0, timeout_s))
         self.drain()
 
     def drain(self) -> None:
-        """Forget all wake-ups so far; what they were for must be looked at after this."""
+        """Forget all wake-ups so far; the caller looks for their cause after this."""
         self._pending = False
         with contextlib.suppress(BlockingIOError):
             while self._receiver.recv(4096):
                 pass
 
     def close(self) -> None:
-        """Let both sockets go."""
+        """Close both sockets."""
         self._receiver.close()
         self._sender.close()
 
 
-class Link:
-    """One connection, used by the thread that opened it and by no other."""
+class Connection:
+    """One connection, used only by the thread that opened it."""
 
     def __init__(
-        self, settings: BrokerSettings, version: Version, client_id: str, will: Will | None
+        self,
+        settings: BrokerSettings,
+        version: Version,
+        client_id: str,
+        will: Will | None,
+        wakeup: WakeupSocket | None,
     ) -> None:
-        """Prepare a connection; `open` makes it."""
+        """Prepare a connection; `open` makes it, and `wakeup` interrupts its waiting."""
         self.version = version
         self.window = _WINDOW
         self.on_acknowledged: Callable[[int, ReasonCode | None], None] = lambda _mid, _fault: None
-        """Told each message's number, and the reason when the broker did not take it."""
+        """Called with each message's number, and the reason when the broker did not take it."""
         self.on_message: Callable[[Message], None] = lambda _message: None
-        """Told each message received."""
+        """Called with each message received."""
         self._settings = settings
+        self._wakeup = wakeup
         self._connected = False
         self._fault: BrokerError | CredentialsError | None = None
         five = version == "5"
@@ -161,13 +167,12 @@ class Link:
         if will is not None:
             client.will_set(will.topic, will.payload, qos=1, retain=True)
 
-    def open(self, waker: Waker, timeout_s: float, patience_s: Callable[[], float]) -> None:
+    def open(self, timeout_s: float, deadline: Callable[[], float]) -> None:
         """Connect and wait for the broker's answer; a failure leaves nothing open.
 
         Args:
-            waker: interrupts waiting, so that `patience_s` is asked again.
             timeout_s: for the transport (TCP and TLS each), and again for the broker's answer.
-            patience_s: seconds that the caller can still spare.
+            deadline: returns the monotonic time by which the caller must be done, as of now.
 
         Raises:
             CredentialsError: user, password or certificate refused.
@@ -175,22 +180,29 @@ class Link:
             BrokerError: not reached, refused for another reason, or no answer.
         """
         address = self._settings.address
-        self._client.connect_timeout = max(0.01, min(timeout_s, patience_s()))
+        self._client.connect_timeout = max(0.01, min(timeout_s, deadline() - time.monotonic()))
         try:
             self._client.connect(address.host, address.port, self._settings.keepalive_s)
         except (OSError, ValueError) as error:
             raise _unreachable(self._settings, error) from error
-        deadline = time.monotonic() + timeout_s
+        expires = time.monotonic() + timeout_s
         try:
-            while not self._connected:
-                self.pump(waker, min(deadline - time.monotonic(), patience_s()))
-                self._check_answered(expired=deadline <= time.monotonic() or patience_s() <= 0)
+            while not self._connected and time.monotonic() < (limit := min(expires, deadline())):
+                self.loop_once(limit - time.monotonic())
         except BaseException:
             self.abort()
             raise
+        if not self._connected:
+            # amqtt waits for ever for the rest of a CONNECT with a will and MQTT 5's properties.
+            self.abort()
+            raise VersionRefusedError(
+                f"the broker at {self._settings} does not answer",
+                remedy="check that an MQTT broker listens there, and whether it wants TLS",
+                certain=False,
+            )
 
     def publish(self, message: Message) -> int:
-        """Send a message, or leave it to the next `pump`; returns its number on this link.
+        """Send a message, or leave it to the next `loop_once`; return its number here.
 
         Raises:
             BrokerError: the connection has ended.
@@ -209,7 +221,7 @@ class Link:
         return info.mid
 
     def subscribe(self, topic: str) -> None:
-        """Ask for a topic's messages, with QoS 1.
+        """Subscribe to a topic with QoS 1.
 
         Raises:
             BrokerError: the connection has ended.
@@ -217,26 +229,25 @@ class Link:
         code, _number = self._client.subscribe(topic, qos=1)
         self._check(code)
 
-    def pump(self, waker: Waker, timeout_s: float) -> None:
-        """Wait for the network or a wake-up, at most `timeout_s`, and handle what came.
+    def loop_once(self, timeout_s: float) -> None:
+        """Wait for the network or a wake-up, at most `timeout_s`, and handle it.
 
         Raises:
             BrokerError: the connection has ended.
-            CredentialsError: the broker refused to let us in.
+            CredentialsError: the broker refused user, password or certificate.
         """
         transport = self._client.socket()
         if transport is None:
             self._check(MQTTErrorCode.MQTT_ERR_CONN_LOST)
             return
         descriptor = transport.fileno()
-        wanting = [descriptor] if self._client.want_write() else []
-        # paho wants to look at its keep-alive timer about once a second.
-        readable, writable, _ = select.select(
-            [descriptor, waker.fileno()], wanting, [], min(max(timeout_s, 0.0), 1.0)
-        )
-        if waker.fileno() in readable:
+        reading = [descriptor, self._wakeup.fileno()] if self._wakeup else [descriptor]
+        writing = [descriptor] if self._client.want_write() else []
+        # paho checks its keep-alive timer in `loop_misc`, which wants a call about once a second.
+        readable, writable, _ = select.select(reading, writing, [], min(max(timeout_s, 0.0), 1.0))
+        if self._wakeup and self._wakeup.fileno() in readable:
             time.sleep(_GATHER_S)
-            waker.drain()
+            self._wakeup.drain()
         if descriptor in readable:
             self._read()
         if writable and self._client.socket() is not None:
@@ -249,7 +260,7 @@ class Link:
         self.abort()
 
     def abort(self) -> None:
-        """Hang up without a word, so that the broker publishes the will; harmless when ended."""
+        """Close the socket only, so that the broker publishes the will; harmless when ended."""
         if (transport := self._client.socket()) is not None:
             transport.close()
 
@@ -260,16 +271,6 @@ class Link:
             return None
         cipher = transport.cipher()
         return f"{transport.version()}, {cipher[0] if cipher else 'unknown cipher'}"
-
-    def _check_answered(self, *, expired: bool) -> None:
-        if expired and not self._connected:
-            # amqtt, for one, waits for ever for the rest of a CONNECT that carries a will and MQTT
-            # 5's properties.
-            raise VersionRefusedError(
-                f"the broker at {self._settings} does not answer",
-                remedy="check that an MQTT broker listens there, and whether it wants TLS",
-                certain=False,
-            )
 
     def _read(self) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""Whether a version on probation does as well as the one before; pure."""
+"""The comparison of a pending version's speed with that of the one before; does no I/O."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from fer_agent.updates.activation.journal import Figures
+from fer_agent.updates.activation.journal import ClassifierFigures
 
 WINDOW_S: Final = 60.0
-"""How far back the figures of the version before reach."""
+"""Seconds that the figures of the version before cover."""
 
 _LEAST_S: Final = 5.0
 """Less than this is no basis for a comparison."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """What happened between two looks.
+class HealthSample:
+    """Frames and faces between two checks.
 
     Attributes:
         seconds: time between them.
         captured: frames that the cameras gave.
         processed: frames that went through the pipelines.
         faces: faces classified.
-        faces_ns: what that took.
+        faces_ns: time spent on them.
     """
 
     seconds: float
@@ -34,22 +34,17 @@ class Sample:
     faces: int
     faces_ns: int
 
-    @property
-    def counts(self) -> bool:
-        """Whether it says anything: without frames, as while a camera is away, it does not."""
-        return self.captured > 0 or self.processed > 0
-
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a version on probation has to keep to.
+    """The limits of a pending version.
 
     Attributes:
-        confirm_s: good seconds after which it has proved itself.
+        confirm_s: good seconds after which it is confirmed.
         least_fps: share of the frame rate before that it has to reach.
-        most_face_ms: how many times as long it may take for a face. Only both together condemn
-            it: more people in view slow every model down, and a face costs more when the board
-            is busy.
+        most_face_ms: how many times as long it may take for a face. It is slow only by both
+            limits: more people in view slow every model down, and a face costs more when the
+            board is busy.
     """
 
     confirm_s: float = 600.0
@@ -57,8 +52,8 @@ class Rules:
     most_face_ms: float = 1.25
 
 
-class Tally:
-    """Samples of one version, the newest `window_s` seconds of them.
+class HealthTally:
+    """The sum of one version's samples, the newest `window_s` seconds of them.
 
     Args:
         window_s: how far back it reaches; None for all.
@@ -66,57 +61,53 @@ class Tally:
 
     def __init__(self, window_s: float | None = None) -> None:
         self._window_s = window_s
-        self._samples: deque[Sample] = deque()
-        self._seconds = 0.0
+        self._samples: deque[HealthSample] = deque()
+        self.seconds = 0.0
+        """Seconds in which frames came."""
         self._processed = self._faces = self._faces_ns = 0
 
-    def add(self, sample: Sample) -> None:
-        """Take a sample in, if it says anything."""
-        if not sample.counts:
+    def add(self, sample: HealthSample) -> None:
+        """Count a sample, unless it has no frames, as while a camera is away."""
+        if not sample.captured and not sample.processed:
             return
         self._count(sample, 1)
         if self._window_s is not None:
             self._samples.append(sample)
-            while self._seconds > self._window_s and len(self._samples) > 1:
+            while self.seconds > self._window_s and len(self._samples) > 1:
                 self._count(self._samples.popleft(), -1)
 
-    def figures(self) -> Figures | None:
-        """Return how the version did; None while there is too little to say."""
-        if self._seconds < _LEAST_S:
+    def figures(self) -> ClassifierFigures | None:
+        """Return the version's figures; None while there are too few samples."""
+        if self.seconds < _LEAST_S:
             return None
-        return Figures(
-            seconds=self._seconds,
-            fps=self._processed / self._seconds,
+        return ClassifierFigures(
+            seconds=self.seconds,
+            fps=self._processed / self.seconds,
             face_ms=self._faces_ns / 1e6 / self._faces if self._faces else None,
         )
 
-    @property
-    def seconds(self) -> float:
-        """Seconds in which frames came."""
-        return self._seconds
-
-    def _count(self, sample: Sample, sign: int) -> None:
-        self._seconds += sign * sample.seconds
+    def _count(self, sample: HealthSample, sign: int) -> None:
+        self.seconds += sign * sample.seconds
         self._processed += sign * sample.processed
         self._faces += sign * sample.faces
         self._faces_ns += sign * sample.faces_ns
 
 
 class Verdict(str, Enum):
-    """What comes of it."""
+    """The result of a health check."""
 
     WAIT = "wait"
     CONFIRM = "confirm"
     SLOW = "slow"
 
 
-def judge(tally: Tally, baseline: Figures | None, rules: Rules) -> Verdict:
-    """Judge a version that neither failed nor died so far.
+def check_health(tally: HealthTally, baseline: ClassifierFigures | None, rules: Rules) -> Verdict:
+    """Check a version that neither failed nor died so far.
 
     Args:
-        tally: how it did since it took over.
-        baseline: how the one before did; None where that is not known, and then time alone counts.
-        rules: what it has to keep to.
+        tally: its samples since it took over.
+        baseline: figures of the version before; None where unknown, and then time alone counts.
+        rules: the limits.
     """
     if tally.seconds < rules.confirm_s:
         return Verdict.WAIT

@@ -1,4 +1,4 @@
-"""What waits to be sent, between the threads that have something to say and the one that talks."""
+"""The messages that wait to be sent, between the publishing threads and the session's thread."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from fer_agent.mqtt.outbox import Entry, Outbox
+from fer_agent.mqtt.outbox import Outbox, QueuedEvent
 from fer_agent.mqtt.payloads import OutboxHealth
-from fer_agent.mqtt.retained import Board, Slot
+from fer_agent.mqtt.retained import RetainedTopic, RetainedTopics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +30,8 @@ class Counters:
     Attributes:
         published: events accepted.
         acknowledged: events the broker confirmed.
-        dropped: events lost to a full outbox, or refused by the broker.
-        queued: events waiting or under way.
+        dropped: events lost to a full outbox, or rejected by the broker.
+        queued: events waiting or in flight.
         reconnects: connections after the first.
     """
 
@@ -51,104 +51,86 @@ class Counters:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """An event that was taken out, with the number it is confirmed by."""
-
-    number: int
-    entry: Entry
-
-
-class Mailroom:
+class SendQueue:
     """The outbox and the retained topics under one lock; every method returns at once."""
 
     def __init__(self, *, limit: int, repeat_s: float, wake: Callable[[], None]) -> None:
-        """Make an empty one.
+        """Make an empty queue.
 
         Args:
             limit: most events kept.
             repeat_s: seconds between two sendings of a retained topic that repeats.
-            wake: called after something was put in, to wake the thread that talks.
+            wake: wakes the session's thread; called after each addition.
         """
         self._lock = threading.Lock()
         self._outbox = Outbox(limit)
-        self._board = Board(int(repeat_s * 1e9))
+        self._retained = RetainedTopics(int(repeat_s * 1e9))
         self._wake = wake
         self._connections = 0
         self._full = False
-        # Entries in flight cannot be given up, so part of the outbox stays for what waits.
+        # Events in flight cannot be dropped, so part of the outbox stays for those that wait.
         self._most_in_flight = limit // 2
-        self._in_flight = 0
 
-    def add(self, entry: Entry, *slots: Slot) -> None:
-        """Take an event in, and what it makes retained topics say; a full outbox gives one up."""
+    def add(self, event: QueuedEvent, *topics: RetainedTopic) -> None:
+        """Add an event, and the retained topics that it changes; a full outbox drops one."""
         with self._lock:
-            for slot in slots:
-                self._board.put(slot)
-            lost = self._outbox.add(entry)
+            self._retained.put(*topics)
+            lost = self._outbox.add(event)
             first = lost and not self._full
             self._full = self._full or lost
         if first:
             logger.warning("the outbox is full: events are lost until the broker takes some")
         self._wake()
 
-    def put(self, *slots: Slot) -> None:
-        """Take in what retained topics are to say from now on."""
+    def put(self, *topics: RetainedTopic) -> None:
+        """Add retained topics, or replace their content."""
         with self._lock:
-            for slot in slots:
-                self._board.put(slot)
+            self._retained.put(*topics)
         self._wake()
 
     def __contains__(self, topic: Topic) -> bool:
         with self._lock:
-            return topic in self._board
+            return topic in self._retained
 
     def connected(self) -> None:
-        """Begin again on a new link: all retained topics, then what the last link left open."""
+        """Begin again: all retained topics, then the events unconfirmed on the last connection."""
         with self._lock:
             self._connections += 1
-            self._in_flight = 0
-            self._board.all_due()
+            self._retained.all_due()
             self._outbox.put_back()
 
-    def take(self) -> Slot | Ticket | None:
-        """Return what is to be sent next: retained topics before events; None for nothing."""
+    def take(self) -> RetainedTopic | QueuedEvent | None:
+        """Return the next thing to send: retained topics before events; None for nothing."""
         with self._lock:
-            slot = self._board.take(time.monotonic_ns())
-            if slot is not None or self._in_flight >= self._most_in_flight:
-                return slot
-            taken = self._outbox.take()
-            if taken is None:
-                return None
-            self._in_flight += 1
-            return Ticket(*taken)
+            retained = self._retained.take(time.monotonic_ns())
+            if retained is not None or self._outbox.in_flight >= self._most_in_flight:
+                return retained
+            return self._outbox.take()
 
-    def confirm(self, sent: Slot | Ticket) -> None:
+    def confirm(self, sent: RetainedTopic | QueuedEvent) -> None:
         """Note that the broker has it."""
         with self._lock:
-            if isinstance(sent, Slot):
-                self._board.confirm(sent)
+            if isinstance(sent, RetainedTopic):
+                self._retained.confirm(sent)
                 return
-            self._in_flight -= 1
-            self._outbox.acknowledge(sent.number)
+            self._outbox.acknowledge(sent)
             if not self._outbox:
                 self._full = False
 
-    def refuse(self, sent: Slot | Ticket) -> None:
-        """Note that it cannot be delivered; an event is lost and counted."""
-        if isinstance(sent, Ticket):
+    def reject(self, sent: RetainedTopic | QueuedEvent) -> None:
+        """Note that it cannot be delivered; an event is dropped and counted."""
+        if isinstance(sent, QueuedEvent):
             with self._lock:
-                self._in_flight -= 1
-                self._outbox.refuse(sent.number)
+                self._outbox.reject(sent)
 
     def wait_s(self) -> float:
         """Return seconds until the next repetition, at most a minute."""
         with self._lock:
-            next_ns = self._board.next_ns()
+            next_ns = self._retained.next_ns()
         return _IDLE_S if next_ns is None else max(0.0, (next_ns - time.monotonic_ns()) / 1e9)
 
     def counters(self) -> Counters:
-        """Return what was counted so far."""
+        """Return the counts so far."""
         with self._lock:
             return Counters(
                 published=self._outbox.published,

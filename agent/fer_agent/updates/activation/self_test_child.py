@@ -1,8 +1,8 @@
-"""The trial's inside: loads a model in a process of its own, where a crash costs nobody a frame.
+"""The self-test's child process: loads a model, checks its outputs and times it.
 
-Run as `python -m fer_agent.updates.activation.trial_child`; takes a `Task` on stdin, answers with a
-`Report` on stdout. What the model may do wrong comes back as `refused`; anything else, such as a
-crash in native code, shows by how the process ends.
+Run as `python -m fer_agent.updates.activation.self_test_child`; takes a `SelfTestTask` on stdin,
+answers with a `SelfTestReport` on stdout. A model's fault comes back as `refused`; anything else,
+such as a crash in native code, shows by how the process ends.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _NICENESS = 10
 """The agent beside keeps its frames."""
 
 
-class Task(BaseModel):
-    """What is to be tried.
+class SelfTestTask(BaseModel):
+    """The models to compare, and how they run.
 
     Attributes:
         candidate: folder of the version that may take over.
         current: folder of the version that runs now; None when there is none to compare with.
-        precision: which of their files runs on this board.
+        precision: the file that runs on this board.
         threads: threads inside one inference.
-        memory_bytes: the most private memory that the trial may take.
+        memory_bytes: the most private memory that the process may take.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -53,8 +53,8 @@ class Task(BaseModel):
     memory_bytes: int
 
 
-class Report(BaseModel):
-    """What came out.
+class SelfTestReport(BaseModel):
+    """The result.
 
     Attributes:
         refused: why the model cannot be used; empty when it can.
@@ -74,22 +74,22 @@ class Report(BaseModel):
 
 
 def main() -> None:
-    """Try what stdin names and answer on stdout."""
-    task = Task.model_validate_json(sys.stdin.read())
+    """Test the model of the task on stdin and answer on stdout."""
+    task = SelfTestTask.model_validate_json(sys.stdin.read())
     resource.setrlimit(resource.RLIMIT_DATA, (task.memory_bytes, task.memory_bytes))
     with contextlib.suppress(PermissionError):  # a sandbox may forbid it
         os.nice(_NICENESS)
-    sys.stdout.write(_try(task).model_dump_json())
+    sys.stdout.write(_test(task).model_dump_json())
 
 
-def _try(task: Task) -> Report:
+def _test(task: SelfTestTask) -> SelfTestReport:
     try:
         candidate = _load(task.candidate, task)
         compared = candidate.agrees_with_golden(task.precision)
     except AgentError as error:
-        return Report(refused=str(error))
+        return SelfTestReport(refused=str(error))
     except MemoryError:
-        return Report(refused=f"it needs more than {task.memory_bytes} bytes of memory")
+        return SelfTestReport(refused=f"it needs more than {task.memory_bytes} bytes of memory")
     current = None
     if task.current is not None:
         try:
@@ -97,7 +97,7 @@ def _try(task: Task) -> Report:
         except AgentError as error:
             sys.stderr.write(f"nothing to compare the speed with: {error}\n")
     candidate_ms, current_ms = _race(candidate, current)
-    return Report(
+    return SelfTestReport(
         golden=compared,
         candidate_ms=candidate_ms,
         current_ms=current_ms,
@@ -128,8 +128,8 @@ class _Loaded:
     def one_face_ms(self) -> float:
         """Classify one face and return the processor time that it took.
 
-        Not the time on the wall: on a board with other work the scheduler's turns can fall on one
-        of two models that take turns (seen: 21 ms against 1.6 for the same network).
+        Not wall time: other work on the board can fall on one of two models that take turns (seen:
+        21 ms against 1.6 for the same network).
         """
         face = np.full((1, 1, *self.model.manifest.input.size), 127, np.uint8)
         started_ns = time.process_time_ns()
@@ -137,7 +137,7 @@ class _Loaded:
         return (time.process_time_ns() - started_ns) / 1e6
 
 
-def _load(folder: Path, task: Task) -> _Loaded:
+def _load(folder: Path, task: SelfTestTask) -> _Loaded:
     manifest = read_manifest(folder / "manifest.json")
     model = StoredModel(folder=folder, manifest=manifest)
     session = OnnxSession(model.verified_file(task.precision), threads=task.threads)

@@ -1,7 +1,7 @@
-"""From the switch to the proof: what a start settles, and how a version is confirmed or goes back.
+"""The pending version: resumed or sent back at a start, then confirmed or rolled back.
 
-Whoever runs a version that has not proved itself holds a lease on it: a lock that the kernel
-frees when its holder dies. A start that finds a probation and a free lease knows of the death.
+An agent that runs a pending version holds its lock, which the kernel frees when the agent dies. A
+start that finds a pending version and a free lock knows of the death.
 """
 
 from __future__ import annotations
@@ -12,40 +12,40 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fer_agent.errors import ModelError, UsageError
-from fer_agent.models.manifest import read_manifest
+from fer_agent.models.manifest import by_number, read_manifest
 from fer_agent.models.store import StoredModel, find_model, shipped_folder
 from fer_agent.system import durable
 from fer_agent.updates.activation import journal, state
-from fer_agent.updates.activation.journal import Entry, Found, Phase
-from fer_agent.updates.activation.state import Refusal
-from fer_agent.updates.activation.versions import Versions, by_number, verify
+from fer_agent.updates.activation.journal import Found, JournalEntry, Phase
+from fer_agent.updates.activation.state import RejectedVersion
+from fer_agent.updates.activation.versions import Versions, verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fer_agent.updates.activation.journal import Build, Figures
+    from fer_agent.updates.activation.journal import ClassifierFigures, ModelVersion
 
 logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def alone(store: Path) -> Iterator[None]:
-    """Be the only one who changes journal, refusals and link; held for moments only."""
+    """Hold the lock on journal, rejected versions and link, for a moment only."""
     with durable.locked(store / journal.STATE_FOLDER / "journal.lock", wait=True):
         yield
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
-    """The right and duty to watch over one version's probation, held until `end` or death."""
+class PendingVersion:
+    """A version that this process has locked and watches, until it is confirmed or goes back."""
 
     store: Path
-    entry: Entry
-    held: contextlib.ExitStack
+    entry: JournalEntry
+    lock: contextlib.ExitStack
 
     def confirm(self) -> None:
-        """Note that the version has proved itself, and end the lease.
+        """Confirm the version, and release the lock.
 
         Raises:
             OSError: the store cannot be written.
@@ -54,11 +54,11 @@ class Lease:
             entry = self._current()
             if entry is not None:
                 journal.write(self.store, entry.at(Phase.CONFIRMED, replaces=None))
-                logger.info("%s %s has proved itself", entry.name, entry.candidate.version)
-        self.held.close()
+                logger.info("%s %s is confirmed", entry.name, entry.candidate.version)
+        self.lock.close()
 
     def roll_back(self, reason: str) -> None:
-        """Go back to the version before, remember why, and end the lease.
+        """Go back to the version before, remember the reason, and release the lock.
 
         Raises:
             OSError: the store cannot be written.
@@ -67,10 +67,10 @@ class Lease:
             entry = self._current()
             if entry is not None:
                 _go_back(self.store, entry.at(Phase.ROLLING_BACK, reason=reason, replaces=None))
-        self.held.close()
+        self.lock.close()
 
     def end(self) -> None:
-        """Give the probation back in order: the next start begins it again."""
+        """Release the lock in order: the version is pending again at the next start."""
         try:
             with alone(self.store):
                 entry = self._current()
@@ -78,43 +78,45 @@ class Lease:
                     journal.write(self.store, entry.at(Phase.SWITCHED))
         except OSError as error:
             logger.warning("cannot keep the journal of %s: %s", self.entry.name, error)
-        self.held.close()
+        self.lock.close()
 
     def drop(self) -> None:
-        """Let go of a version that is not linked any more; what was switched to has its own."""
-        self.held.close()
+        """Release the lock on a version that is not linked any more."""
+        self.lock.close()
 
-    def _current(self) -> Entry | None:
+    def _current(self) -> JournalEntry | None:
         """Read the entry again; None when another version was switched to meanwhile."""
         linked = Versions(self.store, self.entry.name).linked()
         entry = journal.read(self.store, self.entry.name)
         entry = None if entry is None else entry.about(linked)
         watched = entry is not None and entry.candidate == self.entry.candidate
-        return entry if watched and entry is not None and entry.phase is Phase.PROBATION else None
+        return entry if watched and entry is not None and entry.phase is Phase.PENDING else None
 
 
-def settle(store: Path, name: str, baseline: Figures | None = None) -> Lease | None:
-    """Deal with what the journal says before the linked version is loaded.
+def settle(
+    store: Path, name: str, baseline: ClassifierFigures | None = None
+) -> PendingVersion | None:
+    """Resume or finish a change by its journal, before the linked version is loaded.
 
     A version whose agent died goes back; a rollback that was cut short is finished.
 
     Args:
         store: the model store's folder.
         name: the model's name.
-        baseline: how the version before did, where that is known.
+        baseline: figures of the version before, where known.
 
     Returns:
-        The lease on the linked version, to be taken before it is loaded; None when it has proved
-        itself, is watched by another agent, or was never switched to.
+        The linked version, locked; None when it is confirmed, is watched by another agent, or was
+        never switched to.
 
     Raises:
         OSError: the store cannot be written.
     """
     if journal.read(store, name) is None:
         return None
-    with contextlib.ExitStack() as held, alone(store):
-        lease = journal.path(store, name).with_suffix(".lease")
-        watched = not held.enter_context(durable.locked(lease, wait=False))
+    with contextlib.ExitStack() as lock, alone(store):
+        path = journal.path(store, name).with_suffix(".lease")
+        watched = not lock.enter_context(durable.locked(path, wait=False))
         entry, linked = journal.read(store, name), Versions(store, name).linked()
         boot_id = journal.boot_id()
         found = journal.assess(entry, linked, boot_id=boot_id, watched=watched)
@@ -125,22 +127,22 @@ def settle(store: Path, name: str, baseline: Figures | None = None) -> Lease | N
             _go_back(store, entry)
             return None
         if found is Found.ROLL_BACK:
-            reason = "the agent died while this version was on probation"
+            reason = "the agent died while this version was pending"
             _go_back(store, entry.at(Phase.ROLLING_BACK, reason=reason, replaces=None))
             return None
         entry = entry.at(
-            Phase.PROBATION,
+            Phase.PENDING,
             boot_id=boot_id,
             reboots=entry.reboots + (found is Found.GO_ON),
             baseline=baseline or entry.baseline,
         )
         journal.write(store, entry)
-        logger.info("%s %s is on probation", name, entry.candidate.version)
-        return Lease(store, entry, held.pop_all())
+        logger.info("%s %s is pending", name, entry.candidate.version)
+        return PendingVersion(store, entry, lock.pop_all())
 
 
-def roll_back(store: Path, name: str, reason: str) -> Build | None:
-    """Go back to the version before at a person's wish; the one left behind is remembered.
+def roll_back(store: Path, name: str, reason: str) -> ModelVersion | None:
+    """Go back to the version before at a person's request, and reject the one left behind.
 
     Returns:
         The version that runs now; None for the one shipped with the agent.
@@ -170,7 +172,7 @@ def roll_back(store: Path, name: str, reason: str) -> Build | None:
                     f"{name} {current.version} is the only version of that model here",
                     remedy="let `fer-agent models sync` bring another one first",
                 )
-            _go_back(store, Entry(
+            _go_back(store, JournalEntry(
                 name=name, phase=Phase.ROLLING_BACK, candidate=current, previous=previous,
                 since=journal.now(), reason=reason,
             ))  # fmt: skip
@@ -180,10 +182,9 @@ def roll_back(store: Path, name: str, reason: str) -> Build | None:
 
 
 def candidates(store: Path, name: str) -> Iterator[StoredModel]:
-    """Yield what a start may load, best first: what is linked, what ran before, then the shipped.
+    """Yield the models that a start may load: the linked, the previous, others, the shipped one.
 
-    A folder made by hand, or a name without a link, has no other than itself. Files are not
-    verified here: whoever loads one does that.
+    A name without a link, as a folder made by hand has, yields one model. Files are not verified.
 
     Args:
         store: the model store's folder.
@@ -200,7 +201,7 @@ def candidates(store: Path, name: str) -> Iterator[StoredModel]:
         return
     entry = journal.read(store, name)
     previous = [entry.previous.key] if entry is not None and entry.previous is not None else []
-    for key in dict.fromkeys([linked, *previous, *_not_refused(versions, store)]):
+    for key in dict.fromkeys([linked, *previous, *_not_rejected(versions, store)]):
         folder = versions.folder(key)
         try:
             manifest = read_manifest(folder / "manifest.json")
@@ -212,26 +213,26 @@ def candidates(store: Path, name: str) -> Iterator[StoredModel]:
         yield find_model(name)
 
 
-def _not_refused(versions: Versions, store: Path) -> list[str]:
+def _not_rejected(versions: Versions, store: Path) -> list[str]:
     """Return the keys of the versions that may run, newest first."""
-    refused = state.refusals(store)
+    refused = state.rejected(store)
     return [key for key in versions.installed() if not refused.has(versions.name, key)]
 
 
-def _newest_before(versions: Versions, store: Path, current: Build) -> Build | None:
+def _newest_before(versions: Versions, store: Path, current: ModelVersion) -> ModelVersion | None:
     """Return the newest whole version below the current one; None for the shipped one."""
-    for key in _not_refused(versions, store):
+    for key in _not_rejected(versions, store):
         if by_number(key) < by_number(current.version):
             with contextlib.suppress(ModelError):
                 return verify(versions.folder(key), versions.name)
     return None
 
 
-def _go_back(store: Path, entry: Entry) -> None:
-    """Do what an entry that is `rolling-back` says; doing it twice is harmless."""
+def _go_back(store: Path, entry: JournalEntry) -> None:
+    """Carry out an entry that is `rolling-back`; harmless when repeated."""
     journal.write(store, entry)
-    refusal = Refusal(name=entry.name, build=entry.candidate, reason=entry.reason, at=journal.now())
-    state.refuse(store, refusal)
+    rejected = RejectedVersion(name=entry.name, build=entry.candidate, reason=entry.reason)
+    state.reject(store, rejected)
     versions = Versions(store, entry.name)
     previous = entry.previous
     if previous is not None and not versions.folder(previous.key).is_dir():
