@@ -1,4 +1,4 @@
-"""A version that ends the agent while it is on probation, seen from outside: `fer-agent` itself."""
+"""A pending version that ends the agent with an error, seen from outside as `fer-agent` runs."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class PortraitBoard:
             "FER_AGENT__TRACKER__CONFIRM_FRAMES": "1",
         }
         self._config = folder / "config.toml"
-        # The machine has other work, and the trial of two like versions is not what this is about.
+        # A busy machine may find the second of two like versions slower than the first.
         self._config.write_text(f'[models]\npath = "{store}"\nslowdown_limit = 20.0\n')
 
     def activate(self, staged: Path) -> None:
-        """Do what a sync does with a version that it has fetched, its trial included."""
+        """Activate a fetched version as a sync does, its self-test included."""
         config = loading.load_incomplete(self._config)
         change.configured(config).activate_staged(staged, name=NAME)
 
@@ -74,7 +74,7 @@ class PortraitBoard:
         return process.returncode, stderr, header
 
     def confirm(self, wait_for: Callable[..., None]) -> None:
-        """Let the agent run until the linked version has proved itself."""
+        """Let the agent run until the linked version is confirmed."""
         process = self.start(
             "run", "--context", "research", "--broker", "none", "--source", str(self.dark),
             FER_AGENT__CAMERA__MAIN__LOOP="true",
