@@ -508,7 +508,7 @@ context = "research"
 [camera.main]
 source = "{CLIP}"
 loop = true
-fps = 10.0
+fps = 2.0
 [detector]
 backend = "haar"
 [mqtt]

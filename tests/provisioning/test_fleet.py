@@ -38,6 +38,7 @@ key = "{machine.key}"
 deployment.context = "research"
 camera.main.source = "/srv/portrait.webp"
 camera.main.loop = true
+camera.main.fps = 2.0
 detector.backend = "haar"
 [hosts.camera-1]
 address = "127.0.0.1:{machine.port}"
