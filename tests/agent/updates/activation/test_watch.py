@@ -225,6 +225,20 @@ def test_an_agent_started_with_a_pending_version_also_has_the_version_before_to_
     assert agent.see(brightness=255) == old
 
 
+def test_the_first_update_of_a_shipped_model_falls_back_to_the_shipped_one(
+    store: Path, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    stage("1.0.0").rename(shipped / NAME)
+    monkeypatch.setattr("fer_agent.models.store.shipped_folder", lambda: shipped)
+    old = find_model(NAME).manifest.file().sha256
+    bring(store, stage("1.1.0", fails_on_white=True))
+    agent = WatchingAgent(store)
+    assert agent.see() != old
+    assert agent.see(brightness=255) == old
+
+
 def test_a_version_that_cannot_be_loaded_goes_back_and_the_old_one_goes_on(
     proven: Path, stage: Stage
 ) -> None:
