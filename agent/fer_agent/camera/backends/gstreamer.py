@@ -10,8 +10,10 @@ import shlex
 import time
 from typing import TYPE_CHECKING
 
+import cv2
+
 from fer_agent.camera.backends.child import ChildEndedError, PictureChild
-from fer_agent.camera.backends.planes import full_range_frame, i420_frame
+from fer_agent.camera.backends.planes import full_range_frame, yuv_frame
 from fer_agent.errors import CameraError
 
 if TYPE_CHECKING:
@@ -103,7 +105,7 @@ class GstSource:
         planes = raw.reshape(self._height * 3 // 2, self._width)
         if self._full_range:
             return full_range_frame(planes, self._width, captured_ns)
-        return i420_frame(planes, captured_ns)
+        return yuv_frame(planes, cv2.COLOR_YUV2BGR_I420, captured_ns)
 
     def close(self) -> None:
         """End the pipeline."""

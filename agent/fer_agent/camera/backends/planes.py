@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from fer_agent.vision.records import Bgr, Frame, Luma
+from fer_agent.vision.records import Bgr, Frame
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,24 +16,21 @@ _FULL_RANGE = np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype
 """Table from video levels to full range, ITU-R BT.601, as in OpenCV's conversions to colour."""
 
 
-def yuyv_frame(raw: NDArray[np.uint8], captured_ns: int) -> Frame:
-    """Make a frame of a YUYV picture, uint8 (H, W, 2), video levels; `raw` is kept for colour."""
+def yuv_frame(raw: NDArray[np.uint8], code: int, captured_ns: int) -> Frame:
+    """Make a frame of a picture with video levels; `raw` is kept for its colour.
+
+    Args:
+        raw: uint8, packed (H, W, 2) with Y first, or planar (H * 3 / 2, W).
+        code: OpenCV's conversion of its format to BGR.
+        captured_ns: monotonic time.
+    """
+    luma = raw[:, :, 0] if raw.ndim == 3 else raw[: raw.shape[0] * 2 // 3]
     return Frame(
-        _full_range(raw[:, :, 0]),
+        np.asarray(cv2.LUT(luma, _FULL_RANGE), np.uint8),
         captured_ns,
         0,
-        lambda: np.asarray(cv2.cvtColor(raw, cv2.COLOR_YUV2BGR_YUYV), np.uint8),
+        lambda: np.asarray(cv2.cvtColor(raw, code), np.uint8),
     )
-
-
-def nv12_frame(raw: NDArray[np.uint8], captured_ns: int) -> Frame:
-    """Make a frame of an NV12 picture, uint8 (H * 3 / 2, W), video levels; `raw` is kept."""
-    return _planar_frame(raw, captured_ns, cv2.COLOR_YUV2BGR_NV12)
-
-
-def i420_frame(raw: NDArray[np.uint8], captured_ns: int) -> Frame:
-    """Make a frame of an I420 picture, uint8 (H * 3 / 2, W), video levels; `raw` is kept."""
-    return _planar_frame(raw, captured_ns, cv2.COLOR_YUV2BGR_I420)
 
 
 def full_range_frame(planes: NDArray[np.uint8], width: int, captured_ns: int) -> Frame:
@@ -55,16 +52,3 @@ def full_range_frame(planes: NDArray[np.uint8], width: int, captured_ns: int) ->
         return np.asarray(cv2.cvtColor(cv2.merge([y, v, u]), cv2.COLOR_YCrCb2BGR), np.uint8)
 
     return Frame(luma, captured_ns, 0, to_bgr, to_bgr)
-
-
-def _planar_frame(raw: NDArray[np.uint8], captured_ns: int, code: int) -> Frame:
-    return Frame(
-        _full_range(raw[: raw.shape[0] * 2 // 3]),
-        captured_ns,
-        0,
-        lambda: np.asarray(cv2.cvtColor(raw, code), np.uint8),
-    )
-
-
-def _full_range(plane: NDArray[np.uint8]) -> Luma:
-    return np.asarray(cv2.LUT(plane, _FULL_RANGE), np.uint8)

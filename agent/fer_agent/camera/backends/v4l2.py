@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from fer_agent.camera.backends.opencv import open_capture
-from fer_agent.camera.backends.planes import nv12_frame, yuyv_frame
+from fer_agent.camera.backends.planes import yuv_frame
 from fer_agent.camera.backends.replay import make_frame
 from fer_agent.camera.backends.v4l2_device import (
     Mode,
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_RAW = {"YUYV": yuyv_frame, "NV12": nv12_frame}
-"""Formats with a luma plane; OpenCV converts all others to BGR."""
+_RAW = {"YUYV": cv2.COLOR_YUV2BGR_YUYV, "NV12": cv2.COLOR_YUV2BGR_NV12}
+"""Formats with a luma plane and their conversions; OpenCV reads all others as BGR."""
 
 _PREFERENCE = ("YUYV", "NV12", "MJPG")
 
@@ -155,13 +155,13 @@ class V4l2Source:
     def _frame(self, image: NDArray[np.uint8], captured_ns: int) -> Frame | None:
         """Make the frame; return None for a picture of another size than configured."""
         width, height = self._width, self._height
-        make_raw = _RAW.get(self._fourcc)
-        if make_raw is None:
+        code = _RAW.get(self._fourcc)
+        if code is None:
             return make_frame(image, captured_ns, 0) if image.shape == (height, width, 3) else None
         shape = (height, width, 2) if self._fourcc == "YUYV" else (height * 3 // 2, width)
         if image.size != int(np.prod(shape)):
             return None
-        return make_raw(image.reshape(shape), captured_ns)
+        return yuv_frame(image.reshape(shape), code, captured_ns)
 
     def _count_bad(self) -> NoReturn:
         self._bad += 1
