@@ -25,7 +25,7 @@ def firmware(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
     def answer(flags: str) -> None:
         program.write_text(
             f'#!/bin/sh\ncase "$1" in\nget_throttled) echo throttled={flags};;\n'
-            "measure_temp) echo \"temp=82.1'C\";;\nesac\n"
+            'measure_temp) echo "temp=82.1\'C";;\nesac\n'
         )
         program.chmod(0o755)
 
