@@ -304,7 +304,11 @@ address = "127.0.0.1:9"
 
 @pytest.fixture
 def raspberry(
-    board: Any, put_wheels: Callable[..., None], debian_board: TargetBoard, tmp_path: Path
+    board: Any,
+    put_wheels: Callable[..., None],
+    debian_board: TargetBoard,
+    require_program: Callable[[str], Path],
+    tmp_path: Path,
 ) -> None:
     """Make the machine look like a Pi whose package sources have python3-picamera2 and wheels."""
     put_wheels(board, replace(debian_board, kind=BoardKind.PI, constraints="bookworm-pi"))
@@ -321,7 +325,8 @@ def raspberry(
     )
     (package / "DEBIAN/control").write_text(control)
     deb = tmp_path / "picamera2.deb"
-    subprocess.run(["dpkg-deb", "-b", package, deb], check=True, stdout=subprocess.DEVNULL)
+    build = [require_program("dpkg-deb"), "-b", package, deb]
+    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
     content = deb.read_bytes()
     board.run("mkdir -p /srv/apt")
     board.run("cat >/srv/apt/picamera2.deb", stdin=content)
