@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from fer_agent.inference.setting import LoadRequest
+    from fer_agent.inference.request import LoadRequest
 
 _IMPORT_TIMEOUT_S = 120.0
 """The first import of CUDA's libraries from a slow card takes long."""

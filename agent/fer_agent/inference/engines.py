@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from fer_agent.inference.cuda import Gpu
     from fer_agent.inference.golden import Golden
-    from fer_agent.inference.setting import LoadRequest
+    from fer_agent.inference.request import LoadRequest
 
 logger = logging.getLogger(__name__)
 

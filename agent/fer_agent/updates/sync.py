@@ -216,13 +216,13 @@ class ModelSync:
         staging.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=_STAGED, dir=staging))
         folder.chmod(0o755)
+        before = 0
+
+        def share(done: int, _all: int) -> None:
+            progress(before + done, release.size_bytes)
+
         try:
-            before = 0
             for file, target in release.files.items():
-
-                def share(done: int, _all: int, before: int = before) -> None:
-                    progress(before + done, release.size_bytes)
-
                 content = self._stored(release, file, target) or cache.get(
                     self.repository.wanted(target), share
                 )
