@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,9 +16,6 @@ from fer_agent.bench.record import (
 )
 from fer_agent.bench.table import Table
 from fer_agent.errors import UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _BUSY = 0.5
 """Load of a machine, in processes a core, above which other work shows in the figures."""

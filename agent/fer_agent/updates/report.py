@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from pathlib import Path
+from typing import Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from fer_agent.system import durable
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 STATE_FOLDER: Final = ".state"
 
