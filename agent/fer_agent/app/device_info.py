@@ -5,20 +5,16 @@ from __future__ import annotations
 import hashlib
 import platform
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from fer_agent import __version__
+from fer_agent.config.model import AgentConfig
 from fer_agent.inference import available
-from fer_agent.mqtt.payloads import InfoPayload, Models
+from fer_agent.mqtt.messages import Identity
+from fer_agent.mqtt.payloads import InfoPayload, ModelInfo, Models, Updates
 from fer_agent.system import board
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fer_agent.config.model import AgentConfig
-    from fer_agent.mqtt.messages import Identity
-    from fer_agent.mqtt.payloads import ModelInfo, Updates
-    from fer_agent.updates.activation.swap import Ready
+from fer_agent.updates.activation.swap import Ready
 
 
 class DeviceInfo:

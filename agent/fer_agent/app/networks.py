@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
+from fer_agent.config.model import AgentConfig, ClassifierConfig
 from fer_agent.detector.haar import HaarDetector
 from fer_agent.detector.yunet import YuNetDetector
 from fer_agent.errors import DownloadError, ModelFileError
-from fer_agent.inference.opening import file_of
+from fer_agent.inference.opening import Opener, file_of
 from fer_agent.measure.fingerprint import model_sha256
 from fer_agent.measure.record import FileWatcher
 from fer_agent.measure.resolve import configured, follows_measurement, resolve
-from fer_agent.models.store import file_sha256
+from fer_agent.models.store import StoredModel, file_sha256
 from fer_agent.mqtt.payloads import ModelInfo
 from fer_agent.updates.activation.swap import Ready
 from fer_agent.updates.activation.versions import version_of
 from fer_agent.updates.connection import ProxyAndTls
 from fer_agent.updates.detector_file import first_fetcher, locate
 from fer_agent.vision.classifier import CropClassifier
+from fer_agent.vision.ports import FaceDetector
 from fer_agent.vision.records import ModelIdentity
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fer_agent.config.model import AgentConfig, ClassifierConfig
-    from fer_agent.inference.opening import Opener
-    from fer_agent.models.store import StoredModel
-    from fer_agent.vision.ports import FaceDetector
-
-    Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 
 logger = logging.getLogger(__name__)
 

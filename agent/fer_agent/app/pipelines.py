@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from fer_agent.app.health import CameraMeter
+from fer_agent.camera.threaded import ThreadedCamera
 from fer_agent.camera.view import CameraView, OriginalCoordinates, ViewedCamera
+from fer_agent.config.model import AgentConfig
 from fer_agent.vision.motion_gate import MotionGatedDetector
 from fer_agent.vision.pacing import Pace, PacedCamera
 from fer_agent.vision.pipeline import Pipeline
+from fer_agent.vision.ports import Camera, EmotionClassifier, FaceDetector, Publisher
 from fer_agent.vision.recorder import FrameRecorder, RecordingClassifier
+from fer_agent.vision.records import CameraStatus, EmotionEvent
 from fer_agent.vision.smoother import EmotionSmoother
 from fer_agent.vision.timing import StageClock, TimedCamera, timed
 from fer_agent.vision.tracker import IouTracker
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fer_agent.camera.threaded import ThreadedCamera
-    from fer_agent.config.model import AgentConfig
-    from fer_agent.vision.ports import Camera, EmotionClassifier, FaceDetector, Publisher
-    from fer_agent.vision.records import CameraStatus, EmotionEvent
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,7 @@ import math
 import os
 import socket
 import time
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 logger = logging.getLogger(__name__)
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from fer_agent.errors import CameraError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    Bgr = NDArray[np.uint8]
+Bgr = NDArray[np.uint8]
 
 WIDTH, HEIGHT = 640, 480
 """Size of the drawn picture in pixels."""

@@ -12,15 +12,13 @@ import json
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from fer_agent.bench.protocol import StopFlag
 from fer_agent.errors import AgentError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Tell = Callable[[dict[str, Any]], None]
+Tell = Callable[[dict[str, Any]], None]
 
 
 def main() -> None:

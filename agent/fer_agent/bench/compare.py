@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from fer_agent.bench.record import SCHEMA_VERSION, BenchReport, ComparedFigure, Comparison
 from fer_agent.bench.table import Table
 from fer_agent.errors import UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _BUSY = 0.5
 """Load of a machine, in processes a core, above which other work shows in the figures."""

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from fer_agent.assets.portraits import COLLINS, HOPPER, WIDTH, Person, Pose, Scene
 from fer_agent.camera.backends.replay import make_frame
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from fer_agent.vision.records import Frame
+from fer_agent.vision.records import Frame
 
 MOST_FACES: Final = 8
 FPS: Final = 30.0

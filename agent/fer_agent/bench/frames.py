@@ -7,30 +7,26 @@ Events go into its outbox and no further, as there is no broker.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from fer_agent.app import compose
 from fer_agent.bench.crowd import CrowdSource
 from fer_agent.bench.protocol import StopFlag, summary
 from fer_agent.camera.backends.replay import ReplaySource
+from fer_agent.camera.contract import FrameSource
 from fer_agent.camera.threaded import ThreadedCamera
 from fer_agent.config.model import AgentConfig, CameraConfig, MqttConfig
 from fer_agent.errors import FindingsError
 from fer_agent.models.store import find_model
 from fer_agent.system import memory
 from fer_agent.vision.crop import crop_faces
-from fer_agent.vision.records import Gap
+from fer_agent.vision.pipeline import Pipeline
+from fer_agent.vision.ports import Camera, EmotionClassifier
+from fer_agent.vision.records import CameraStatus, EmotionScores, Frame, Gap, Tracks
 from fer_agent.vision.timing import StageClock, timed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from fer_agent.camera.contract import FrameSource
-    from fer_agent.vision.pipeline import Pipeline
-    from fer_agent.vision.ports import Camera, EmotionClassifier
-    from fer_agent.vision.records import CameraStatus, EmotionScores, Frame, Tracks
 
 CAMERA: Final = "bench"
 SCENE: Final = "scene"

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from fer_agent.bench import plots, table
+from fer_agent.bench.record import BenchReport
 from fer_agent.errors import UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fer_agent.bench.record import BenchReport
 
 _CAPTIONS: Final = {
     "latency": "Latency of each network alone",

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from xml.sax.saxutils import escape
 
-from fer_agent.bench.record import STAGES
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from fer_agent.bench.record import BenchReport, Sustained
+from fer_agent.bench.record import STAGES, BenchReport, Sustained
 
 _WIDTH: Final = 720
 _BAR_PX: Final = 18

@@ -8,12 +8,10 @@ from __future__ import annotations
 import math
 import signal
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
 
 WARMUP: Final = 100
 RUNS: Final = 1000

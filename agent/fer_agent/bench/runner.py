@@ -6,13 +6,11 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from fer_agent.system.child_process import how_it_ended
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _MODULE: Final = "fer_agent.bench.child"
 

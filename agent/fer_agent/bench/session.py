@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 from fer_agent import __version__
 from fer_agent.bench import machine, paper, subjects
@@ -21,15 +23,10 @@ from fer_agent.bench.record import (
     SustainedSample,
 )
 from fer_agent.bench.runner import Runner
+from fer_agent.bench.subjects import Candidate
+from fer_agent.config.model import AgentConfig
 from fer_agent.errors import CameraError, DownloadError
 from fer_agent.system import board
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from fer_agent.bench.subjects import Candidate
-    from fer_agent.config.model import AgentConfig
 
 FACES: Final = (1, 2, 4, 8)
 FRAMES: Final = 300

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from fer_agent.bench.record import Subject
+from fer_agent.config.model import AgentConfig
 from fer_agent.errors import DownloadError, ModelFileError, UsageError
 from fer_agent.inference import available
 from fer_agent.models.store import StoredModel, file_sha256, find_model, model_names, shipped_folder
 from fer_agent.updates import detector_file
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from fer_agent.config.model import AgentConfig
 
 DETECTOR_NAME: Final = "yunet"
 _FRAME_SIZE: Final = (640, 480)

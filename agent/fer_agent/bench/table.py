@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from fer_agent.bench.record import STAGES, BoardReading
+from fer_agent.bench.record import (
+    STAGES,
+    BenchReport,
+    BoardReading,
+    NetworkResult,
+    PaperRow,
+    PipelineResult,
+    Sustained,
+)
 from fer_agent.system.columns import columns, figure
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from fer_agent.bench.record import (
-        BenchReport,
-        NetworkResult,
-        PaperRow,
-        PipelineResult,
-        Sustained,
-    )
 
 UNKNOWN: Final = "?"
 _NETWORK_HEAD: Final = (

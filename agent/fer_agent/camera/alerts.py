@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from fer_agent.vision.records import CameraState, CameraStatus
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class CameraAlerts(Protocol):

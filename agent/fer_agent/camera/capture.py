@@ -6,20 +6,15 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from fer_agent.camera.contract import NO_FRAMES, NO_FRAMES_REMEDY, offline
+from fer_agent.camera.contract import NO_FRAMES, NO_FRAMES_REMEDY, FrameSource, offline
+from fer_agent.camera.frozen import FrozenPicture
+from fer_agent.camera.mailbox import Mailbox
 from fer_agent.errors import CameraError
 from fer_agent.system.backoff import Backoff
 from fer_agent.vision.records import Frame, Gap
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fer_agent.camera.contract import FrameSource
-    from fer_agent.camera.frozen import FrozenPicture
-    from fer_agent.camera.mailbox import Mailbox
 
 logger = logging.getLogger(__name__)
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from fer_agent.vision.records import CameraState, CameraStatus
-
-if TYPE_CHECKING:
-    from fer_agent.errors import CameraError
-    from fer_agent.vision.records import Frame, Gap
+from fer_agent.errors import CameraError
+from fer_agent.vision.records import CameraState, CameraStatus, Frame, Gap
 
 NO_FRAMES = "no pictures come from the camera"
 NO_FRAMES_REMEDY = "check the camera's cable and power; it is being opened again"

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import time
 import zlib
-from typing import TYPE_CHECKING
 
 from fer_agent.errors import CameraError
-
-if TYPE_CHECKING:
-    from fer_agent.vision.records import Frame
+from fer_agent.vision.records import Frame
 
 _SAMPLES = 64
 """Sampled rows and columns: 4,096 pixels, of which sensor noise always changes some."""

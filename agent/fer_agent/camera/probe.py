@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from fer_agent.camera.sources import backend_of, make_camera
+from fer_agent.config.model import CameraConfig
 from fer_agent.errors import CameraError
+from fer_agent.vision.ports import FaceDetector
 from fer_agent.vision.records import CameraState, CameraStatus, Frame
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fer_agent.config.model import CameraConfig
-    from fer_agent.vision.ports import FaceDetector
 
 SMALLEST_DETECTED_PX = 12.0
 """Height in the detector's input below which faces are mostly missed: YuNet is trained for 10 to

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from fer_agent.camera.contract import FrameSource
 from fer_agent.camera.threaded import ThreadedCamera
+from fer_agent.config.model import CameraConfig
 from fer_agent.errors import CameraError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fer_agent.camera.contract import FrameSource
-    from fer_agent.config.model import CameraConfig
-    from fer_agent.vision.records import CameraStatus
+from fer_agent.vision.records import CameraStatus
 
 _NUMBERED = re.compile(r"(picam|csi):(\d+)")
 _STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https")

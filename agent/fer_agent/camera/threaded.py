@@ -6,19 +6,14 @@ import copy
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 from fer_agent.camera.capture import CaptureThread, Counter
-from fer_agent.camera.contract import NO_FRAMES, NO_FRAMES_REMEDY, offline
+from fer_agent.camera.contract import NO_FRAMES, NO_FRAMES_REMEDY, FrameSource, offline
 from fer_agent.camera.frozen import FrozenPicture
 from fer_agent.camera.mailbox import Closed, Mailbox
 from fer_agent.errors import CameraError
 from fer_agent.vision.records import CameraState, CameraStats, CameraStatus, Frame, Gap
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from fer_agent.camera.contract import FrameSource
 
 logger = logging.getLogger(__name__)
 

@@ -5,21 +5,17 @@ Faces are found in the view, and events give their boxes in the camera's origina
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fer_agent.camera.threaded import ThreadedCamera
+from fer_agent.config.model import CameraConfig
+from fer_agent.vision.ports import Publisher
 from fer_agent.vision.records import EmotionEvent, Float32Array, Frame, Gap
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
-    from fer_agent.camera.threaded import ThreadedCamera
-    from fer_agent.config.model import CameraConfig
-    from fer_agent.vision.ports import Publisher
 
 Size = tuple[int, int]
 """Width and height in pixels."""

@@ -10,12 +10,9 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
-from typing import TYPE_CHECKING
+from types import ModuleType
 
 from pydantic import BaseModel
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from pydantic import ValidationError
 
@@ -38,12 +38,11 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from pydantic.fields import FieldInfo
+from pydantic.fields import FieldInfo
 
-    from fer_agent.config.model import Section
+from fer_agent.config.model import Section
 
 SCHEMA_ID = "urn:fer-agent:schema:v1:config"
 COMMAND_LINE = "command line"

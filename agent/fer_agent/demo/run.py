@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from fer_agent.app import compose
+from fer_agent.app.agent import Agent
+from fer_agent.camera.contract import FrameSource
 from fer_agent.camera.sources import make_camera
 from fer_agent.camera.threaded import ThreadedCamera
 from fer_agent.config.model import (
@@ -25,15 +28,8 @@ from fer_agent.demo.scene import TOUR_S, SceneSource
 from fer_agent.errors import UsageError
 from fer_agent.mqtt.embedded_broker import EmbeddedBroker
 from fer_agent.mqtt.payloads import EventMessage, StatusPayload
-from fer_agent.watch.listener import ReceivedMessage, Watcher
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fer_agent.app.agent import Agent
-    from fer_agent.camera.contract import FrameSource
-    from fer_agent.vision.records import CameraStatus
-    from fer_agent.watch.listener import Arrival
+from fer_agent.vision.records import CameraStatus
+from fer_agent.watch.listener import Arrival, ReceivedMessage, Watcher
 
 SCHEMA_VERSION: Final = 1
 DEVICE_ID: Final = "fer-demo"

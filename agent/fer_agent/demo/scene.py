@@ -5,17 +5,13 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from fer_agent.assets.portraits import COLLINS, HOPPER, WIDTH, Person, Pose, Scene
 from fer_agent.errors import CameraError
-from fer_agent.vision.records import Frame
-
-if TYPE_CHECKING:
-    from fer_agent.vision.records import Bgr
+from fer_agent.vision.records import Bgr, Frame
 
 FPS = 20.0
 """Rate that looks alive and leaves a small board time for the networks."""

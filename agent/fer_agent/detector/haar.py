@@ -7,18 +7,15 @@ times YuNet's time and gives no landmarks: `benchmarks/detector.py`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import cv2
 import cv2.data
 import numpy as np
 
+from fer_agent.config.model import DetectorConfig
 from fer_agent.errors import ModelFileError
-from fer_agent.vision.records import Faces
-
-if TYPE_CHECKING:
-    from fer_agent.config.model import DetectorConfig
-    from fer_agent.vision.records import Float32Array, Frame
+from fer_agent.vision.records import Faces, Float32Array, Frame
 
 _CASCADE = "haarcascade_frontalface_alt2.xml"
 """The one of OpenCV's three frontal cascades that finds most faces at few false alarms."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import cv2
 import numpy as np
 
-if TYPE_CHECKING:
-    from fer_agent.vision.records import Float32Array, Frame
+from fer_agent.vision.records import Float32Array, Frame
 
 _MULTIPLE = 32
 """Divisor of width and height for a network of strides 8, 16 and 32."""

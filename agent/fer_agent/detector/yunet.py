@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from fer_agent.config.model import DetectorConfig
 from fer_agent.detector.letterbox import Letterbox
 from fer_agent.detector.yunet_decode import OUTPUT_WIDTHS, STRIDES, Decoder
 from fer_agent.errors import InferenceError, ModelContractError
 from fer_agent.vision.binding import bind
-from fer_agent.vision.records import Faces
-
-if TYPE_CHECKING:
-    from fer_agent.config.model import DetectorConfig
-    from fer_agent.vision.ports import InferenceSession
-    from fer_agent.vision.records import Frame
+from fer_agent.vision.ports import InferenceSession
+from fer_agent.vision.records import Faces, Frame
 
 _SECOND_PASS_LONG_SIDE = 160
 """Long side of the second pass, a quarter of the default input's pixels."""

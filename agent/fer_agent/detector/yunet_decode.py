@@ -7,13 +7,12 @@ Source: YuNet (Wu et al., 2023), doi:10.1007/s11633-023-1423-y; the formulas are
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-if TYPE_CHECKING:
-    from fer_agent.vision.records import Float32Array
+from fer_agent.vision.records import Float32Array
 
 STRIDES = (8, 16, 32)
 """Side of a cell of each of the three output levels, in input pixels."""

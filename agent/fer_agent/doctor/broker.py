@@ -5,19 +5,15 @@ from __future__ import annotations
 import secrets
 import socket
 import ssl
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
+from fer_agent.config.model import AgentConfig
 from fer_agent.doctor.finding import Finding, edit_command
 from fer_agent.errors import AgentError, CredentialsError
 from fer_agent.mqtt.connector import Connector
 from fer_agent.mqtt.settings import BrokerSettings
 from fer_agent.system import clock
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from fer_agent.config.model import AgentConfig
 
 _TIMEOUT_S = 5.0
 _SET_CLOCK = "sudo timedatectl set-ntp true"

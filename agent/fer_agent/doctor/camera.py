@@ -9,18 +9,15 @@ import os
 import pwd
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from fer_agent.camera.sources import backend_of
+from fer_agent.config.model import AgentConfig
 from fer_agent.doctor.finding import Finding, edit_command, reinstall_command
 from fer_agent.doctor.packages import run_python
 from fer_agent.errors import CameraError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from fer_agent.config.model import AgentConfig
 
 SERVICE_USER = "fer-agent"
 

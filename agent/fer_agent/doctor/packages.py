@@ -7,15 +7,11 @@ import subprocess
 import sys
 import sysconfig
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from fer_agent.config.model import AgentConfig
 from fer_agent.doctor.finding import Finding, reinstall_command
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from fer_agent.config.model import AgentConfig
 
 IMPORTS = ("numpy", "cv2", "onnxruntime", "paho.mqtt.client")
 SYSTEM_PACKAGES = Path("/usr/lib/python3/dist-packages")

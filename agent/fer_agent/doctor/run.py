@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from fer_agent.config import loading
+from fer_agent.config.model import AgentConfig
 from fer_agent.doctor import broker, camera, packages
 from fer_agent.doctor.finding import Finding, edit_command, reinstall_command
 from fer_agent.errors import AgentError
@@ -16,11 +18,6 @@ from fer_agent.measure.resolve import resolve
 from fer_agent.models.store import find_model, model_names, verify_file
 from fer_agent.system import board, installed_service
 from fer_agent.updates.detector_file import YUNET
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from fer_agent.config.model import AgentConfig
 
 SCHEMA_VERSION: Final = 1
 

@@ -11,17 +11,15 @@ import os
 import threading
 import traceback
 import weakref
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from fer_agent.errors import InferenceError, UnavailableError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Job = Callable[[], None]
+Job = Callable[[], None]
 
 T = TypeVar("T")
 

@@ -14,9 +14,10 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
@@ -26,10 +27,7 @@ from fer_agent.inference.cuda import cuda_thread
 from fer_agent.inference.engine_file import EngineKey, Header
 from fer_agent.system import durable
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Tell = Callable[[dict[str, Any]], None]
+Tell = Callable[[dict[str, Any]], None]
 
 _WORKSPACE_BYTES: Final = 256 << 20
 """Scratch memory of one layer; a Jetson shares it with everything else."""

@@ -9,28 +9,24 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from fer_agent.errors import InferenceError, ModelContractError
 from fer_agent.inference import engine_file, golden, tensorrt
-from fer_agent.inference.cuda import cuda_thread
+from fer_agent.inference.cuda import Gpu, cuda_thread
 from fer_agent.inference.engine_build import STRONGLY_TYPED_SINCE, EngineTask, flags_of
 from fer_agent.inference.engine_file import EngineKey, Profile
+from fer_agent.inference.golden import Golden
 from fer_agent.inference.noise import make_input
 from fer_agent.inference.onnx import OnnxSession
+from fer_agent.inference.request import LoadRequest
 from fer_agent.inference.tensorrt import TensorRtSession
 from fer_agent.models.store import file_sha256
 from fer_agent.system import child_process, durable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fer_agent.inference.cuda import Gpu
-    from fer_agent.inference.golden import Golden
-    from fer_agent.inference.request import LoadRequest
 
 logger = logging.getLogger(__name__)
 

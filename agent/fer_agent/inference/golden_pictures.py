@@ -5,19 +5,13 @@ None comes from a data set, so they may be distributed with every model.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from fer_agent.assets.portraits import COLLINS, HOPPER, Pose, Scene, read_cut_out
+from fer_agent.assets.portraits import COLLINS, HOPPER, Person, Pose, Scene, read_cut_out
 from fer_agent.vision.crop import crop_faces
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from fer_agent.assets.portraits import Person
-    from fer_agent.vision.records import Luma
+from fer_agent.vision.records import Luma
 
 _BEHIND = 128
 """Gray behind the cut-out portraits."""

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 from fer_agent.errors import AgentError, ConfigError, UnavailableError
 from fer_agent.inference import available, prepared
+from fer_agent.inference.engines import Network
+from fer_agent.inference.golden import Golden
 from fer_agent.inference.onnx import OnnxSession
+from fer_agent.inference.setting import Setting
 from fer_agent.inference.standby import StandbySession
-from fer_agent.models.store import file_sha256
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from fer_agent.inference.engines import Network
-    from fer_agent.inference.golden import Golden
-    from fer_agent.inference.setting import Setting
-    from fer_agent.models.manifest import ModelFile
-    from fer_agent.models.store import StoredModel
-    from fer_agent.vision.ports import InferenceSession
+from fer_agent.models.manifest import ModelFile
+from fer_agent.models.store import StoredModel, file_sha256
+from fer_agent.vision.ports import InferenceSession
 
 logger = logging.getLogger(__name__)
 

@@ -16,16 +16,13 @@ import hashlib
 import json
 import logging
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from fer_agent.errors import AgentError
 from fer_agent.inference import available
 from fer_agent.inference.onnx import OnnxSession
 from fer_agent.models.store import file_sha256
 from fer_agent.system import board, durable
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 logger = logging.getLogger(__name__)
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fer_agent.errors import InferenceError
 from fer_agent.vision.binding import bind
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from fer_agent.vision.ports import InferenceSession
+from fer_agent.vision.ports import InferenceSession
 
 logger = logging.getLogger(__name__)
 

@@ -12,20 +12,17 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
 from fer_agent.errors import AgentError
 from fer_agent.inference import golden
+from fer_agent.inference.golden import Golden
 from fer_agent.inference.opening import open_model
 from fer_agent.inference.setting import Setting
 from fer_agent.measure.record import Measurement
 from fer_agent.models.store import StoredModel
-
-if TYPE_CHECKING:
-    from fer_agent.inference.golden import Golden
-    from fer_agent.vision.ports import InferenceSession
+from fer_agent.vision.ports import InferenceSession
 
 _WARM_UP_RUNS = 20
 _PARTS = 10

@@ -8,16 +8,14 @@ import importlib.util
 import os
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field
 
 from fer_agent import __version__
 from fer_agent.inference.setting import Conditions
+from fer_agent.models.manifest import Manifest
 from fer_agent.system import board
-
-if TYPE_CHECKING:
-    from fer_agent.models.manifest import Manifest
 
 _PACKAGES = ("onnxruntime", "tensorrt", "pycuda")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final, Literal
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -11,10 +13,6 @@ from fer_agent.errors import ModelContractError
 from fer_agent.inference.setting import Setting
 from fer_agent.measure.fingerprint import Fingerprint
 from fer_agent.system import durable
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-    from pathlib import Path
 
 _WORTH: Final = 0.9
 """Share of the time at which a setting with more threads is chosen: each thread takes a core from

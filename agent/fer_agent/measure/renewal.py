@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
+from fer_agent.config.model import AgentConfig, ClassifierConfig
 from fer_agent.errors import AgentError, UnavailableError
 from fer_agent.inference.available import available
 from fer_agent.inference.setting import Setting
 from fer_agent.measure import record
 from fer_agent.measure.fingerprint import of_this_board
+from fer_agent.measure.record import MeasuredChoice
 from fer_agent.measure.resolve import follows_measurement
 from fer_agent.measure.search import SettingSearch
-from fer_agent.models.store import find_model
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fer_agent.config.model import AgentConfig, ClassifierConfig
-    from fer_agent.measure.record import MeasuredChoice
-    from fer_agent.models.store import StoredModel
+from fer_agent.models.store import StoredModel, find_model
 
 logger = logging.getLogger(__name__)
 

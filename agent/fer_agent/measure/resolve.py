@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from fer_agent.config.model import AgentConfig, ClassifierConfig
 from fer_agent.errors import ModelError
 from fer_agent.inference.setting import PLAIN, Setting
 from fer_agent.measure import record
 from fer_agent.measure.fingerprint import model_sha256, of_this_board
+from fer_agent.measure.record import MeasuredChoice
+from fer_agent.models.manifest import Manifest
 from fer_agent.models.store import find_model
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fer_agent.config.model import AgentConfig, ClassifierConfig
-    from fer_agent.measure.record import MeasuredChoice
-    from fer_agent.models.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 

@@ -6,23 +6,19 @@ import logging
 import math
 import os
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from fer_agent.inference.setting import PLAIN, Setting
 from fer_agent.measure import record
 from fer_agent.measure.child import SettingTask
 from fer_agent.measure.fingerprint import of_this_board
 from fer_agent.measure.record import MeasuredChoice, Measurement, best
+from fer_agent.models.manifest import Manifest
+from fer_agent.models.store import StoredModel
 from fer_agent.system import child_process, durable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from pathlib import Path
-
-    from fer_agent.models.manifest import Manifest
-    from fer_agent.models.store import StoredModel
 
 logger = logging.getLogger(__name__)
 

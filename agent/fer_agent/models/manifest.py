@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from pathlib import Path
+from typing import Annotated, Final, Literal
 
 from pydantic import (
     BaseModel,
@@ -17,9 +18,6 @@ from pydantic import (
 
 from fer_agent.errors import ModelContractError, ModelFileError
 from fer_agent.models.emotions import EMOTIONS
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SCHEMA_VERSION: Final = 1
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
 from fer_agent.errors import ModelFileError
-from fer_agent.models.manifest import Manifest, read_manifest
-
-if TYPE_CHECKING:
-    from fer_agent.models.manifest import DetectorManifest, GoldenFile, ModelFile
+from fer_agent.models.manifest import (
+    DetectorManifest,
+    GoldenFile,
+    Manifest,
+    ModelFile,
+    read_manifest,
+)
 
 _HASH_CHUNK_BYTES: Final = 1 << 20
 

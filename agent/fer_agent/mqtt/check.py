@@ -5,18 +5,15 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from fer_agent.mqtt.connection import Message
+from paho.mqtt.reasoncodes import ReasonCode
+
+from fer_agent.config.model import MqttConfig
+from fer_agent.mqtt.connection import Connection, Message
 from fer_agent.mqtt.connector import Connector
 from fer_agent.mqtt.messages import root
 from fer_agent.mqtt.settings import BrokerSettings
-
-if TYPE_CHECKING:
-    from paho.mqtt.reasoncodes import ReasonCode
-
-    from fer_agent.config.model import MqttConfig
-    from fer_agent.mqtt.connection import Connection
 
 SCHEMA_VERSION: Final = 1
 

@@ -13,23 +13,19 @@ import socket
 import ssl
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import paho.mqtt.client as paho
 from paho.mqtt import MQTTException
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from fer_agent.errors import BrokerError, CredentialsError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from paho.mqtt.reasoncodes import ReasonCode
-
-    from fer_agent.mqtt.settings import BrokerSettings
+from fer_agent.mqtt.settings import BrokerSettings
 
 Version = Literal["5", "3.1.1"]
 

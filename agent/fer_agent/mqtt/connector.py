@@ -5,15 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from fer_agent.mqtt.connection import Connection, VersionRefusedError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fer_agent.mqtt.connection import Version, WakeupSocket, Will
-    from fer_agent.mqtt.settings import BrokerSettings
+from fer_agent.mqtt.connection import Connection, Version, VersionRefusedError, WakeupSocket, Will
+from fer_agent.mqtt.settings import BrokerSettings
 
 logger = logging.getLogger(__name__)
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from fer_agent.models.emotions import NOBODY, UNCERTAIN
 from fer_agent.mqtt.payloads import (
     EVENT_DATA_SCHEMA,
     AlertPayload,
+    Box,
     CameraStatusPayload,
     EventData,
     EventMessage,
@@ -24,16 +26,12 @@ from fer_agent.mqtt.payloads import (
     HealthPayload,
     InfoPayload,
     ModelRef,
+    Payload,
     StatePayload,
     StatusPayload,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from fer_agent.mqtt.payloads import Box, Payload
-    from fer_agent.system.clock import ClockReading
-    from fer_agent.vision.records import EmotionEvent
+from fer_agent.system.clock import ClockReading
+from fer_agent.vision.records import EmotionEvent
 
 _SEQUENCE_DIGITS = 16
 _ROUND = 4

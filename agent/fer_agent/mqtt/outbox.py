@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from fer_agent.mqtt.messages import Origin
+from fer_agent.mqtt.payloads import EventMessage
 from fer_agent.vision.records import EmotionEvent, EventKind
-
-if TYPE_CHECKING:
-    from fer_agent.mqtt.messages import Origin
-    from fer_agent.mqtt.payloads import EventMessage
 
 
 @dataclass(slots=True, eq=False)

@@ -11,12 +11,15 @@ import logging
 import re
 import threading
 import time
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from typing import Literal
 
+from fer_agent.config.model import MqttConfig
 from fer_agent.errors import AgentError
-from fer_agent.mqtt.connection import WakeupSocket, Will
+from fer_agent.mqtt.connection import Message, WakeupSocket, Will
 from fer_agent.mqtt.connector import Connector
 from fer_agent.mqtt.messages import (
+    Identity,
     MessageKind,
     Origin,
     Topic,
@@ -25,22 +28,19 @@ from fer_agent.mqtt.messages import (
     state_payload,
 )
 from fer_agent.mqtt.outbox import QueuedEvent
-from fer_agent.mqtt.payloads import AlertPayload, CameraStatusPayload, StatusPayload
+from fer_agent.mqtt.payloads import (
+    AlertPayload,
+    CameraStatusPayload,
+    HealthPayload,
+    InfoPayload,
+    StatusPayload,
+)
 from fer_agent.mqtt.retained import RetainedTopic
 from fer_agent.mqtt.send_queue import Counters, SendQueue
 from fer_agent.mqtt.session import MqttSession, SessionTiming
 from fer_agent.mqtt.settings import BrokerSettings
-from fer_agent.vision.records import CameraState, EmotionEvent, EventKind
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fer_agent.config.model import MqttConfig
-    from fer_agent.mqtt.connection import Message
-    from fer_agent.mqtt.messages import Identity
-    from fer_agent.mqtt.payloads import HealthPayload, InfoPayload
-    from fer_agent.system.clock import ClockReading
-    from fer_agent.vision.records import CameraStatus
+from fer_agent.system.clock import ClockReading
+from fer_agent.vision.records import CameraState, CameraStatus, EmotionEvent, EventKind
 
 __all__ = ["CameraPublisher", "Counters", "MqttPublisher", "SessionTiming"]
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fer_agent.mqtt.messages import Topic
-    from fer_agent.system.clock import ClockReading
+from fer_agent.mqtt.messages import Topic
+from fer_agent.system.clock import ClockReading
 
 
 @dataclass(slots=True, eq=False)

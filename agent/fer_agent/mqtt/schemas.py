@@ -8,17 +8,15 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import Any, Final, get_args
 
 from fer_agent.config.field_docs import describe
 from fer_agent.models.emotions import DominantWord
 from fer_agent.mqtt import payloads
 from fer_agent.mqtt.messages import CHANNELS, Channel, MessageKind, root
 from fer_agent.mqtt.payloads import SCHEMA_NAMES, SCHEMA_ROOT, EventData, Payload
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _ASYNCAPI_VERSION: Final = "3.0.0"

@@ -5,17 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from fer_agent.mqtt.messages import Topic
 from fer_agent.mqtt.outbox import Outbox, QueuedEvent
 from fer_agent.mqtt.payloads import OutboxHealth
 from fer_agent.mqtt.retained import RetainedTopic, RetainedTopics
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fer_agent.mqtt.messages import Topic
 
 logger = logging.getLogger(__name__)
 

@@ -7,27 +7,21 @@ import math
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import ValidationError
 
 from fer_agent.errors import AgentError, BrokerError, CredentialsError
-from fer_agent.mqtt.connection import Message, TakenOverError
+from fer_agent.mqtt.connection import Connection, Message, TakenOverError, WakeupSocket
+from fer_agent.mqtt.connector import Connector
 from fer_agent.mqtt.messages import CHANNELS, MessageKind, Topic, event_message
 from fer_agent.mqtt.outbox import QueuedEvent
+from fer_agent.mqtt.retained import RetainedTopic
+from fer_agent.mqtt.send_queue import SendQueue
 from fer_agent.system.backoff import Backoff
 from fer_agent.system.clock import ClockReading
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from paho.mqtt.reasoncodes import ReasonCode
-
-    from fer_agent.mqtt.connection import Connection, WakeupSocket
-    from fer_agent.mqtt.connector import Connector
-    from fer_agent.mqtt.retained import RetainedTopic
-    from fer_agent.mqtt.send_queue import SendQueue
 
 logger = logging.getLogger(__name__)
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from fer_agent.config.model import BrokerAddress, parse_broker, read_secret
+from fer_agent.config.model import BrokerAddress, MqttConfig, parse_broker, read_secret
 from fer_agent.errors import ConfigError
-
-if TYPE_CHECKING:
-    from fer_agent.config.model import MqttConfig
 
 
 @dataclass(frozen=True, slots=True)

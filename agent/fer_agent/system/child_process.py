@@ -6,12 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-if TYPE_CHECKING:
-    Answer = TypeVar("Answer", bound=BaseModel)
+Answer = TypeVar("Answer", bound=BaseModel)
 
 STDERR_TAIL: Final = 300
 """Characters of a failed child's stderr in which its reason is looked for."""

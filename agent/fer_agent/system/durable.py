@@ -10,13 +10,10 @@ import contextlib
 import errno
 import fcntl
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 from fer_agent.errors import AgentError, ConfigError, TemporaryError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PARTIAL = ".part-"

@@ -10,13 +10,11 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from fer_agent import __version__
 from fer_agent.errors import MissingExtraError, UnavailableError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 UNIT = "fer-agent.service"
 _PROPERTIES = (

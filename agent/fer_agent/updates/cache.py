@@ -14,20 +14,16 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Final
+from pathlib import Path
+from typing import IO, Final
 
 from fer_agent.errors import ModelFileError, VerificationError
 from fer_agent.models.store import file_sha256, verify_file
 from fer_agent.system import durable
 from fer_agent.updates.connection import TooLongError, shown
-from fer_agent.updates.fetch import Tag
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
-    from pathlib import Path
-
-    from fer_agent.updates.fetch import Fetcher
+from fer_agent.updates.fetch import Fetcher, Tag
 
 logger = logging.getLogger(__name__)
 

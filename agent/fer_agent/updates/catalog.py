@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,9 +24,6 @@ from fer_agent.models.manifest import (
     by_number,
     parse_manifest,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 METADATA_FOLDER: Final = "metadata"
 """Below the repository's address: `timestamp.json`, `1.root.json`, ..."""

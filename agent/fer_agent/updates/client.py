@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from datetime import datetime
+from pathlib import Path
+from typing import Final
 
 from securesystemslib.exceptions import StorageError
 from tuf.api.exceptions import (
@@ -29,14 +32,8 @@ from fer_agent.system import durable
 from fer_agent.updates.cache import Wanted
 from fer_agent.updates.catalog import METADATA_FOLDER, TARGETS_FOLDER, ListedTarget
 from fer_agent.updates.connection import FetchError, SlowError, StatusError, TooLongError
+from fer_agent.updates.fetch import Fetcher
 from fer_agent.updates.trusted_time import set_reference_time
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import datetime
-    from pathlib import Path
-
-    from fer_agent.updates.fetch import Fetcher
 
 logger = logging.getLogger(__name__)
 

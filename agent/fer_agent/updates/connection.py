@@ -13,18 +13,15 @@ import http.client
 import socket
 import ssl
 import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote, urlsplit
+from pathlib import Path
+from typing import Final
+from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from fer_agent import __version__
 from fer_agent.errors import ConfigError, DownloadError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-    from urllib.parse import SplitResult
 
 _CHUNK_BYTES: Final = 1 << 16
 _PORTS: Final = {"http": 80, "https": 443}

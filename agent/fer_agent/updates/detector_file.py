@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
 
+from fer_agent.config.model import DetectorConfig
 from fer_agent.errors import AgentError, DownloadError, ModelError, ModelFileError
 from fer_agent.models.manifest import DetectorManifest, read_any_manifest
 from fer_agent.models.store import verify_file, verify_folder
 from fer_agent.updates.activation.versions import Versions
 from fer_agent.updates.cache import FOLDER, ContentCache, Wanted, place
+from fer_agent.updates.connection import ProxyAndTls
 from fer_agent.updates.fetch import Fetcher, RetryPolicy
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from fer_agent.config.model import DetectorConfig
-    from fer_agent.updates.connection import ProxyAndTls
 
 logger = logging.getLogger(__name__)
 

@@ -6,12 +6,15 @@ import logging
 import random
 import re
 import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Final, TypeVar
+from pathlib import Path
+from typing import IO, Final, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from fer_agent.updates.connection import (
+    Answer,
     FetchError,
     MinRate,
     ProxyAndTls,
@@ -21,13 +24,7 @@ from fer_agent.updates.connection import (
     shown,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
-
-    from fer_agent.updates.connection import Answer
-
-    Got = TypeVar("Got")
+Got = TypeVar("Got")
 
 logger = logging.getLogger(__name__)
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from fer_agent.errors import ModelError, UsageError
-from fer_agent.models.manifest import read_any_manifest
+from fer_agent.models.manifest import DetectorManifest, Manifest, read_any_manifest
 from fer_agent.models.store import shipped_folder, verify_folder
 from fer_agent.updates import report
 from fer_agent.updates.activation import state
 from fer_agent.updates.activation.versions import Versions
 from fer_agent.updates.catalog import kind_of
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-    from pathlib import Path
-
-    from fer_agent.models.manifest import DetectorManifest, Manifest
 
 
 @dataclass(frozen=True, slots=True)

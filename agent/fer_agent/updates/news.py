@@ -7,19 +7,16 @@ task of the agent looks whether one of them has changed.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, Protocol
 
 from fer_agent.mqtt.payloads import ModelUpdate, UpdateFailure, Updates
 from fer_agent.updates import report
 from fer_agent.updates.activation import journal, state
+from fer_agent.updates.activation.state import RejectedVersion, UpdateState
 from fer_agent.updates.activation.versions import in_use
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from fer_agent.updates.activation.state import RejectedVersion, UpdateState
-    from fer_agent.updates.report import SyncReport
+from fer_agent.updates.report import SyncReport
 
 logger = logging.getLogger(__name__)
 

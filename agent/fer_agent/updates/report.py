@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 from pydantic import AwareDatetime, ValidationError
 
 from fer_agent.system import durable
 from fer_agent.updates.activation.journal import STATE_FOLDER, StateRecord
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Outcome = Literal["current", "updated", "installed", "available", "refused", "too-new", "failed"]
 """The outcome of a sync for one model.

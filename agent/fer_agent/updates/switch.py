@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from fer_agent.config.model import AgentConfig
 from fer_agent.errors import InferenceError, ModelError, VerificationError
 from fer_agent.models.manifest import DetectorManifest
 from fer_agent.updates.activation import state
-from fer_agent.updates.activation.change import configured
+from fer_agent.updates.activation.change import ModelChange, configured
 from fer_agent.updates.activation.journal import ModelVersion
 from fer_agent.updates.activation.versions import Keep, Versions
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fer_agent.config.model import AgentConfig
-    from fer_agent.updates.activation.change import ModelChange
-    from fer_agent.updates.catalog import CatalogRelease
+from fer_agent.updates.catalog import CatalogRelease
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _IMPOSSIBLE = 1e6
 """A finite stand-in for an infinite cost, which the arithmetic below could not handle."""

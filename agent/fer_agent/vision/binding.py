@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fer_agent.errors import InferenceError
+from fer_agent.vision.ports import InferenceSession
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from numpy.typing import NDArray
-
-    from fer_agent.vision.ports import InferenceSession
-
-    Run = Callable[[], None]
+Run = Callable[[], None]
 
 
 @runtime_checkable

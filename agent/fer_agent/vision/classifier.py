@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fer_agent.errors import InferenceError, ModelContractError
+from fer_agent.models.manifest import Manifest
 from fer_agent.vision.binding import bind
 from fer_agent.vision.crop import crop_faces
-from fer_agent.vision.records import EmotionScores, ModelIdentity
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
-    from fer_agent.models.manifest import Manifest
-    from fer_agent.vision.ports import InferenceSession
-    from fer_agent.vision.records import Float32Array, Frame, Tracks
-
+from fer_agent.vision.ports import InferenceSession
+from fer_agent.vision.records import EmotionScores, Float32Array, Frame, ModelIdentity, Tracks
 
 _MOST_BOUND = 8
 """Most faces in a frame for which bound arrays of that batch size are kept."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from fer_agent.vision.records import Float32Array, Luma
+from fer_agent.vision.records import Float32Array, Luma
 
 CROP_MARGIN = 1.05
 """Side of the square crop in units of the box's size, the geometric mean of its two sides.

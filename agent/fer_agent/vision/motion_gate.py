@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import cv2
 import numpy as np
 
-if TYPE_CHECKING:
-    from fer_agent.vision.ports import FaceDetector
-    from fer_agent.vision.records import Faces, Frame, Luma
+from fer_agent.vision.ports import FaceDetector
+from fer_agent.vision.records import Faces, Frame, Luma
 
 _MOST_CELLS: Final = 80
 """Most cells along the picture's longer side; at least half of that. The smallest face that is

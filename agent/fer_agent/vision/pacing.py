@@ -5,18 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from fer_agent.system.board import read_heat, was_throttled
-from fer_agent.vision.records import Gap
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from fer_agent.system.board import BoardState
-    from fer_agent.vision.ports import Camera
-    from fer_agent.vision.records import CameraStats, Frame
+from fer_agent.system.board import BoardState, read_heat, was_throttled
+from fer_agent.vision.ports import Camera
+from fer_agent.vision.records import CameraStats, Frame, Gap
 
 logger = logging.getLogger(__name__)
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from fer_agent.vision.ports import (
+    Camera,
+    EmotionClassifier,
+    FaceDetector,
+    FaceTracker,
+    Publisher,
+    Smoother,
+)
 from fer_agent.vision.records import Gap
-
-if TYPE_CHECKING:
-    from fer_agent.vision.ports import (
-        Camera,
-        EmotionClassifier,
-        FaceDetector,
-        FaceTracker,
-        Publisher,
-        Smoother,
-    )
 
 
 @dataclass(frozen=True, slots=True)

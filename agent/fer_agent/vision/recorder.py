@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import IO, TYPE_CHECKING
+from pathlib import Path
+from typing import IO
 
 from fer_agent.errors import UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fer_agent.vision.ports import EmotionClassifier
-    from fer_agent.vision.records import EmotionScores, Frame, Tracks
+from fer_agent.vision.ports import EmotionClassifier
+from fer_agent.vision.records import EmotionScores, Frame, Tracks
 
 SCHEMA_VERSION = 1
 

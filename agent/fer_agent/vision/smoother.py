@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fer_agent.config.model import SmootherConfig
 from fer_agent.models.emotions import UNCERTAIN
-from fer_agent.vision.records import EmotionEvent, EventKind
-
-if TYPE_CHECKING:
-    from fer_agent.config.model import SmootherConfig
-    from fer_agent.vision.records import (
-        EmotionScores,
-        Float32Array,
-        Int64Array,
-        ModelIdentity,
-        Tracks,
-    )
+from fer_agent.vision.records import (
+    EmotionEvent,
+    EmotionScores,
+    EventKind,
+    Float32Array,
+    Int64Array,
+    ModelIdentity,
+    Tracks,
+)
 
 WARM_UP_S = 0.25
 """A track starts at the first sight this long after its first one (or `dwell_s`, if shorter), so

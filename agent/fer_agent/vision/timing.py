@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, cast
+from typing import Final, ParamSpec, TypeVar, cast
 
 import numpy as np
 
-from fer_agent.vision.records import Gap
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from fer_agent.vision.ports import Camera
-    from fer_agent.vision.records import Frame
+from fer_agent.vision.ports import Camera
+from fer_agent.vision.records import Frame, Gap
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

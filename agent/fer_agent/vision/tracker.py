@@ -12,17 +12,14 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fer_agent.config.model import TrackerConfig
 from fer_agent.vision.assignment import assign
 from fer_agent.vision.records import Faces, Tracks
 
-if TYPE_CHECKING:
-    from fer_agent.config.model import TrackerConfig
-
-    Floats = list[float]
+Floats = list[float]
 
 KEPT_FRAMES = 3
 """A track survives at least this many frames without its face."""

@@ -8,25 +8,19 @@ import math
 import secrets
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
+from fer_agent.config.model import MqttConfig
 from fer_agent.errors import BrokerError, CredentialsError
-from fer_agent.mqtt.connection import WakeupSocket
+from fer_agent.mqtt.connection import Connection, Message, WakeupSocket
 from fer_agent.mqtt.connector import Connector
-from fer_agent.mqtt.messages import decode, parse_topic
-from fer_agent.mqtt.payloads import EventMessage
+from fer_agent.mqtt.messages import Topic, decode, parse_topic
+from fer_agent.mqtt.payloads import EventMessage, Payload
 from fer_agent.mqtt.settings import BrokerSettings
 from fer_agent.system.backoff import Backoff
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from fer_agent.config.model import MqttConfig
-    from fer_agent.mqtt.connection import Connection, Message
-    from fer_agent.mqtt.messages import Topic
-    from fer_agent.mqtt.payloads import Payload
 
 logger = logging.getLogger(__name__)
 

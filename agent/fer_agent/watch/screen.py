@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
-from typing import IO, TYPE_CHECKING, cast
+from threading import RLock
+from typing import IO, cast
 
+from rich.console import Console, RenderableType
 from rich.file_proxy import FileProxy
 from rich.live import Live
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from threading import RLock
-
-    from rich.console import Console, RenderableType
 
 _FRAMES_PER_S = 8
 

@@ -9,14 +9,10 @@ import selectors
 import signal
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 _PIPE_BYTES = 1 << 20
 """The kernel's usual limit for a pipe of ours: a picture then takes one or two reads."""

@@ -5,20 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from pathlib import Path
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 
 from fer_agent.camera.backends.opencv import open_capture, silence_logging
 from fer_agent.errors import CameraError
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
-    from pathlib import Path
-
-    from fer_agent.vision.records import Bgr
+from fer_agent.vision.records import Bgr
 
 logger = logging.getLogger(__name__)
 

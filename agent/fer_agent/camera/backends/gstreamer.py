@@ -8,18 +8,14 @@ from __future__ import annotations
 import re
 import shlex
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import cv2
 
 from fer_agent.camera.backends.child import ChildEndedError, PictureChild
 from fer_agent.camera.backends.planes import full_range_frame, yuv_frame
 from fer_agent.errors import CameraError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from fer_agent.vision.records import Frame, Gap
+from fer_agent.vision.records import Frame, Gap
 
 _PROGRAM = "gst-launch-1.0"
 _WAIT_S = 0.25

@@ -10,15 +10,13 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fer_agent.camera.backends.planes import full_range_frame
 from fer_agent.errors import CameraError
-
-if TYPE_CHECKING:
-    from fer_agent.vision.records import Frame, Gap
+from fer_agent.vision.records import Frame, Gap
 
 logger = logging.getLogger(__name__)
 

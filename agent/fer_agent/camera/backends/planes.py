@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from fer_agent.vision.records import Bgr, Frame
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _FULL_RANGE = np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)
 """Table from video levels to full range, ITU-R BT.601, as in OpenCV's conversions to colour."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 
 from fer_agent.camera.backends.clips import Clip, ClipPicture, play
 from fer_agent.vision.records import Bgr, Frame, Gap
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _NAP_S = 0.2
 """Longest sleep, after which the capture thread checks whether the camera was closed."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import cv2
@@ -14,11 +15,7 @@ from fer_agent.camera.backends.replay import make_frame
 from fer_agent.camera.backends.stream_fault import diagnose
 from fer_agent.config.model import read_secret
 from fer_agent.errors import CameraError, ConfigError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fer_agent.vision.records import Frame
+from fer_agent.vision.records import Frame
 
 OPEN_TIMEOUT_MS = 8000
 """Time for connecting and for finding out the stream's format: an IP camera sends a key frame

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from fer_agent.camera.backends.opencv import open_capture
 from fer_agent.camera.backends.planes import yuv_frame
@@ -21,11 +22,7 @@ from fer_agent.camera.backends.v4l2_device import (
     query,
 )
 from fer_agent.errors import CameraError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from fer_agent.vision.records import Frame, Gap
+from fer_agent.vision.records import Frame, Gap
 
 logger = logging.getLogger(__name__)
 

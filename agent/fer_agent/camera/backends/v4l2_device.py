@@ -12,14 +12,11 @@ import fcntl
 import grp
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fer_agent.errors import CameraError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _CAPABILITY = struct.Struct("=16s32s32s3I12x")
 _FORMAT = struct.Struct("=3I32sI16x")

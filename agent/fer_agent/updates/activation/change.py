@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from fer_agent.config.model import AgentConfig
 from fer_agent.errors import AgentError, ModelError, UsageError, VerificationError
+from fer_agent.inference.setting import Setting
 from fer_agent.measure import record, renewal
 from fer_agent.measure.fingerprint import model_sha256
 from fer_agent.measure.resolve import resolve
@@ -21,20 +25,11 @@ from fer_agent.models.manifest import Manifest, read_manifest
 from fer_agent.models.store import StoredModel, shipped_folder
 from fer_agent.system import durable
 from fer_agent.updates.activation import journal, state
-from fer_agent.updates.activation.journal import JournalEntry, Phase
+from fer_agent.updates.activation.journal import JournalEntry, ModelVersion, Phase
 from fer_agent.updates.activation.pending import alone
 from fer_agent.updates.activation.self_test import SelfTest, SelfTestError
 from fer_agent.updates.activation.state import RejectedVersion
 from fer_agent.updates.activation.versions import Keep, Versions, verify, version_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
-    from pathlib import Path
-
-    from fer_agent.config.model import AgentConfig
-    from fer_agent.inference.setting import Setting
-    from fer_agent.updates.activation.journal import ModelVersion
 
 logger = logging.getLogger(__name__)
 

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from fer_agent.errors import ModelError, UsageError
 from fer_agent.models.manifest import by_number
 from fer_agent.models.store import StoredModel, find_model, shipped_folder
 from fer_agent.system import durable
 from fer_agent.updates.activation import journal, state
-from fer_agent.updates.activation.journal import Found, JournalEntry, Phase
+from fer_agent.updates.activation.journal import (
+    ClassifierFigures,
+    Found,
+    JournalEntry,
+    ModelVersion,
+    Phase,
+)
 from fer_agent.updates.activation.state import RejectedVersion
 from fer_agent.updates.activation.versions import Versions, verify
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from fer_agent.updates.activation.journal import ClassifierFigures, ModelVersion
 
 logger = logging.getLogger(__name__)
 

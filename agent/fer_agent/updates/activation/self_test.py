@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 from fer_agent.errors import VerificationError
 from fer_agent.system import child_process
 from fer_agent.updates.activation.self_test_child import SelfTestReport, SelfTestTask
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 logger = logging.getLogger(__name__)
 

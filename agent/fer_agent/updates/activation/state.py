@@ -5,16 +5,14 @@ A sync does not activate a rejected version again; a person can.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from pathlib import Path
+from typing import Final, Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
 
 from fer_agent.system import durable
 from fer_agent.updates.activation import journal
 from fer_agent.updates.activation.journal import ModelVersion, Phase, StateRecord
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _MOST_KEPT: Final = 64
 """Rejected versions remembered; far more than a repository holds versions of one model."""

@@ -5,19 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from fer_agent.errors import InferenceError
-from fer_agent.inference.setting import PLAIN
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fer_agent.inference.setting import Setting
-    from fer_agent.mqtt.payloads import ModelInfo
-    from fer_agent.vision.ports import EmotionClassifier
-    from fer_agent.vision.records import EmotionScores, Frame, Tracks
+from fer_agent.inference.setting import PLAIN, Setting
+from fer_agent.mqtt.payloads import ModelInfo
+from fer_agent.vision.ports import EmotionClassifier
+from fer_agent.vision.records import EmotionScores, Frame, Tracks
 
 logger = logging.getLogger(__name__)
 

@@ -14,20 +14,16 @@ import logging
 import re
 import shutil
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from fer_agent.errors import ConfigError, ModelContractError, ModelError
-from fer_agent.models.manifest import by_number, read_any_manifest
+from fer_agent.models.manifest import DetectorManifest, Manifest, by_number, read_any_manifest
 from fer_agent.models.store import shipped_folder, verify_folder
 from fer_agent.system import durable
 from fer_agent.updates.activation.journal import ModelVersion
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from fer_agent.models.manifest import DetectorManifest, Manifest
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 from fer_agent.errors import AgentError, ModelError, ModelFileError
 from fer_agent.models.manifest import read_manifest
@@ -17,19 +18,13 @@ from fer_agent.updates.activation.health_check import (
     Verdict,
     check_health,
 )
-from fer_agent.updates.activation.pending import candidates, settle
+from fer_agent.updates.activation.journal import ClassifierFigures
+from fer_agent.updates.activation.pending import PendingVersion, candidates, settle
 from fer_agent.updates.activation.swap import Ready, SwappableClassifier
 from fer_agent.updates.activation.versions import Versions
+from fer_agent.vision.ports import EmotionClassifier
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from fer_agent.updates.activation.journal import ClassifierFigures
-    from fer_agent.updates.activation.pending import PendingVersion
-    from fer_agent.vision.ports import EmotionClassifier
-
-    Load = Callable[[StoredModel], Ready]
+Load = Callable[[StoredModel], Ready]
 
 logger = logging.getLogger(__name__)
 
