@@ -25,8 +25,8 @@ class CameraMeter:
     """The counters and durations of one camera's pipeline.
 
     Attributes:
-        stats: asks the camera for its counters.
-        clock: what the stages took.
+        stats: returns the camera's counters.
+        clock: the durations of the stages.
     """
 
     stats: Callable[[], CameraStats]
@@ -54,7 +54,7 @@ def frames_of(meters: Iterable[CameraMeter]) -> tuple[int, int]:
 
 
 class HealthReporter:
-    """Measures what happened since it was last asked."""
+    """Figures since the report before."""
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ class HealthReporter:
         Args:
             meters: one for each enabled camera.
             session: the agent's session.
-            interval_s: seconds between two reports; kept for whoever asks regularly.
-            counters: asks the publisher; None without one.
+            interval_s: seconds between two reports; the service loop reads it.
+            counters: returns the publisher's counters; None without one.
         """
         self.interval_s = interval_s
         self._meters = meters
