@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import cv2
@@ -69,10 +70,10 @@ def test_faces_keep_their_size_and_their_distance() -> None:
 
 
 def test_shoulders_reach_the_lower_edge() -> None:
+    height_of = cache(lambda file: read_cut_out(file).shape[0])
     for number in TOUR:
         for visit, pose in demo_scene.poses(number):
-            picture = read_cut_out(visit.person.file)
-            below = picture.shape[0] - visit.person.face_xy[1]
+            below = height_of(visit.person.file) - visit.person.face_xy[1]
             assert pose.y + below * pose.size_px / visit.person.face_px >= HEIGHT
 
 
