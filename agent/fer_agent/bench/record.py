@@ -6,7 +6,7 @@ in the schema. A missing figure is null, never zero.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -16,15 +16,7 @@ Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0.0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Stage = Literal["capture", "detect", "track", "crop", "classify", "smooth", "publish"]
-STAGES: Final[tuple[Stage, ...]] = (
-    "capture",
-    "detect",
-    "track",
-    "crop",
-    "classify",
-    "smooth",
-    "publish",
-)
+STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 
 
 class ResultPart(BaseModel):

@@ -12,7 +12,7 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -35,16 +35,12 @@ Seconds = Annotated[float, Field(gt=0.0)]
 _PASSWORD_IN_ADDRESS = re.compile(r"(?i)(?:password|passwd|pass|pwd)=(?!\{password\})[^&]")
 """A password in path or query, as for cheap network cameras, other than the placeholder."""
 
-PERMITTED_CONTEXTS = (
-    "home",
-    "research",
-    "accessibility",
-    "entertainment",
-    "medical",
-    "safety",
-    "public",
-)
-JUSTIFIED_CONTEXTS = ("workplace", "education")
+_Permitted = Literal[
+    "home", "research", "accessibility", "entertainment", "medical", "safety", "public"
+]
+_Justified = Literal["workplace", "education"]
+PERMITTED_CONTEXTS: tuple[str, ...] = get_args(_Permitted)
+JUSTIFIED_CONTEXTS: tuple[str, ...] = get_args(_Justified)
 """EU AI Act, Art. 5(1)(f) forbids inferring emotions there but for medical or safety reasons."""
 
 
@@ -84,17 +80,7 @@ class DeviceConfig(Section):
 class DeploymentConfig(Section):
     """Where and what for this device is used; published with the device's info."""
 
-    context: Literal[
-        "home",
-        "research",
-        "accessibility",
-        "entertainment",
-        "medical",
-        "safety",
-        "public",
-        "workplace",
-        "education",
-    ] = Field(examples=["home"])
+    context: Literal[_Permitted, _Justified] = Field(examples=["home"])
     """Where the device is used. Workplace and education are refused without a justification."""
 
     medical_or_safety_justification: str = ""

@@ -10,18 +10,21 @@ import json
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
-
 from fer_agent.errors import ModelFileError
-from fer_agent.models.manifest import DetectorManifest, Manifest, read_manifest
+from fer_agent.models.manifest import (
+    DetectorManifest,
+    GoldenFile,
+    Manifest,
+    ModelFile,
+    read_manifest,
+)
+from fer_agent.system.records import FrozenRecord
 
 _HASH_CHUNK_BYTES: Final = 1 << 20
 
 
-class StoredModel(BaseModel):
+class StoredModel(FrozenRecord):
     """A model folder whose manifest was read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     folder: Path
     manifest: Manifest
@@ -33,10 +36,7 @@ class StoredModel(BaseModel):
             ModelContractError: the model has no file of that precision.
             ModelFileError: the file is missing or is not the one the manifest names.
         """
-        entry = self.manifest.file(precision)
-        path = self.folder / entry.path
-        verify_file(path, sha256=entry.sha256, size_bytes=entry.bytes)
-        return path
+        return _verified(self.folder, self.manifest.file(precision))
 
     def golden_file(self) -> Path | None:
         """Return the path of the golden inputs after checking size and hash; None without any.
@@ -45,11 +45,7 @@ class StoredModel(BaseModel):
             ModelFileError: the file is missing or is not the one the manifest names.
         """
         entry = self.manifest.golden
-        if entry is None:
-            return None
-        path = self.folder / entry.path
-        verify_file(path, sha256=entry.sha256, size_bytes=entry.bytes)
-        return path
+        return None if entry is None else _verified(self.folder, entry)
 
 
 def shipped_folder() -> Path:
@@ -64,6 +60,15 @@ def shipped_folder() -> Path:
     return package.parent.parent / "models"
 
 
+def read_model(folder: Path) -> StoredModel:
+    """Read the manifest in a folder.
+
+    Raises:
+        ModelError: as `read_manifest`.
+    """
+    return StoredModel(folder=folder, manifest=read_manifest(folder / "manifest.json"))
+
+
 def find_model(name: str, store: Path | None = None) -> StoredModel:
     """Find a model by name in the store, then among the shipped ones, and read its manifest.
 
@@ -75,7 +80,7 @@ def find_model(name: str, store: Path | None = None) -> StoredModel:
     for place in places:
         folder = place / name
         if (folder / "manifest.json").is_file():
-            return StoredModel(folder=folder, manifest=read_manifest(folder / "manifest.json"))
+            return read_model(folder)
     looked = " and ".join(str(place) for place in places)
     raise ModelFileError(
         f"no model named {name!r} in {looked}",
@@ -107,7 +112,13 @@ def verify_folder(folder: Path, manifest: Manifest | DetectorManifest) -> None:
         ModelFileError: one is missing, truncated, or of another hash.
     """
     for entry in manifest.all_files:
-        verify_file(folder / entry.path, sha256=entry.sha256, size_bytes=entry.bytes)
+        _verified(folder, entry)
+
+
+def _verified(folder: Path, entry: ModelFile | GoldenFile) -> Path:
+    path = folder / entry.path
+    verify_file(path, sha256=entry.sha256, size_bytes=entry.bytes)
+    return path
 
 
 def verify_file(path: Path, *, sha256: str, size_bytes: int | None = None) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime
 
-from fer_agent.system import durable
+from fer_agent.system.records import StateRecord
 
 STATE_FOLDER: Final = ".state"
 
@@ -24,11 +24,7 @@ Outcome = Literal["current", "updated", "installed", "available", "refused", "to
 """
 
 
-class _SyncRecord(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
-
-
-class ModelReport(_SyncRecord):
+class ModelReport(StateRecord):
     """One model's part of a sync."""
 
     name: str
@@ -41,7 +37,7 @@ class ModelReport(_SyncRecord):
     """Why, in a sentence for people, where the outcome alone does not say it."""
 
 
-class Failure(_SyncRecord):
+class Failure(StateRecord):
     """The reason why a sync failed."""
 
     at: AwareDatetime
@@ -51,7 +47,7 @@ class Failure(_SyncRecord):
     exit_code: int
 
 
-class SyncReport(_SyncRecord):
+class SyncReport(StateRecord):
     """One sync."""
 
     schema_version: Literal[1] = 1
@@ -76,10 +72,7 @@ def path(store: Path) -> Path:
 
 def read(store: Path) -> SyncReport | None:
     """Read the last report; None without one that this agent can read."""
-    try:
-        return SyncReport.model_validate_json(path(store).read_bytes())
-    except (OSError, ValidationError):
-        return None
+    return SyncReport.read(path(store))
 
 
 def write(store: Path, report: SyncReport) -> None:
@@ -88,4 +81,4 @@ def write(store: Path, report: SyncReport) -> None:
     Raises:
         OSError: the store cannot be written.
     """
-    durable.write(path(store), report.model_dump_json(indent=1).encode() + b"\n")
+    report.write(path(store))

@@ -12,7 +12,7 @@ from fer_agent.models.store import file_sha256, shipped_folder
 from fer_agent.updates.activation import state
 from fer_agent.updates.activation.change import ModelChange, configured
 from fer_agent.updates.activation.journal import ModelVersion
-from fer_agent.updates.activation.versions import Keep, Versions
+from fer_agent.updates.activation.versions import Versions
 from fer_agent.updates.catalog import CatalogRelease
 
 
@@ -38,18 +38,15 @@ class Switch:
     Attributes:
         store: the model store's folder.
         change: brings in emotion models.
-        keep: limits of a detector's old versions.
     """
 
     store: Path
     change: ModelChange
-    keep: Keep
 
     @classmethod
     def of(cls, config: AgentConfig, store: Path) -> Switch:
         """Make it as the configuration says."""
-        keep = Keep(versions=config.models.keep_versions, bytes=config.models.keep_bytes)
-        return cls(store, configured(config), keep)
+        return cls(store, configured(config))
 
     def installed(self, name: str) -> Installed | None:
         """Return the version in use under a name; None without one that can be read."""
@@ -111,7 +108,7 @@ class Switch:
         version = _version(release)
         versions.adopt(staged, version)
         versions.point(version.key)
-        versions.prune(self.keep, {version.key})
+        versions.prune(self.change.keep, {version.key})
 
 
 def _version(release: CatalogRelease) -> ModelVersion:

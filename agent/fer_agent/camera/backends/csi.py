@@ -20,18 +20,11 @@ def csi_source(sensor: int, *, width: int, height: int, fps: float) -> GstSource
         fps: frames a second.
     """
     rate = Fraction(fps).limit_denominator(1001)
-    elements = [
-        "nvarguscamerasrc",
-        f"sensor-id={sensor}",
-        "!",
-        f"video/x-raw(memory:NVMM),framerate={rate.numerator}/{rate.denominator}",
-        "!",
-        "nvvidconv",
-        "!",
-        f"video/x-raw,format=I420,width={width},height={height}",
-        "!",
-        "queue",
-        "max-size-buffers=1",
-        "leaky=downstream",
-    ]
-    return GstSource(elements, width=width, height=height, name=f"the camera csi:{sensor}")
+    pipeline = (
+        f"nvarguscamerasrc sensor-id={sensor}"
+        f" ! video/x-raw(memory:NVMM),framerate={rate.numerator}/{rate.denominator}"
+        f" ! nvvidconv ! video/x-raw,format=I420,width={width},height={height}"
+        " ! queue max-size-buffers=1 leaky=downstream"
+    )
+    name = f"the camera csi:{sensor}"
+    return GstSource(pipeline.split(), width=width, height=height, name=name)
