@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from fer_agent.inference.setting import Conditions
 from fer_agent.system import durable
+from fer_agent.system.records import FrozenRecord
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +25,7 @@ _KEPT = 6
 _SUFFIX = ".engine"
 
 
-class _EngineRecord(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class Profile(_EngineRecord):
+class Profile(FrozenRecord):
     """Input shapes an engine is built for: smallest, most frequent, largest."""
 
     least: tuple[int, ...]
@@ -50,7 +47,7 @@ class EngineKey(Conditions):
     compute_capability: Annotated[str, Field(title="the compute capability")]
 
 
-class Header(_EngineRecord):
+class Header(FrozenRecord):
     """The first line of a file."""
 
     schema_version: Literal[1] = 1
