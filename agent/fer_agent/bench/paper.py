@@ -42,7 +42,8 @@ def rows(board: str, macs: int | None) -> tuple[PaperRow, ...]:
                 f"the paper's network needs about {_MACS / 1e6:.0f} million multiply-accumulates, "
                 f"the one measured {macs / 1e6:.1f} million ({share:.2f} times)",
             )
-        is_same = _is_same(name, board)
+        # "NVIDIA Jetson Orin Nano Developer Kit" is another board than "NVIDIA Jetson Nano ...".
+        is_same = name.lower() in board.lower()
         if not is_same:
             reasons.insert(0, f"this is no {name}")
         if name == "Jetson Nano":
@@ -58,8 +59,3 @@ def rows(board: str, macs: int | None) -> tuple[PaperRow, ...]:
             )
         )
     return tuple(row for row in found if row.same_board) or tuple(found)
-
-
-def _is_same(name: str, board: str) -> bool:
-    # "NVIDIA Jetson Orin Nano Developer Kit" is another board than "NVIDIA Jetson Nano ...".
-    return name.lower() in board.lower()

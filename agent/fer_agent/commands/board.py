@@ -11,10 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from fer_agent.commands.options import (
-    ConfigOption,
-    JsonOption,
-)
+from fer_agent.commands.options import ConfigOption, JsonOption
 from fer_agent.commands.terminal import print_json
 
 app = typer.Typer()

@@ -8,12 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fer_agent.commands.options import (
-    ConfigOption,
-    JsonOption,
-    option,
-    overrides,
-)
+from fer_agent.commands.options import ConfigOption, JsonOption, option, overrides
 from fer_agent.commands.terminal import print_json, progress_bar
 from fer_agent.errors import FindingsError
 

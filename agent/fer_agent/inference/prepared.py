@@ -102,7 +102,9 @@ def _prepare(path: Path, folder: Path) -> None:
         finally:  # gone already when all went well
             shutil.rmtree(partial, ignore_errors=True)
         durable.sync_folder(folder.parent)
-        _prune(folder.parent)
+        folders = [path for path in folder.parent.iterdir() if path.is_dir()]
+        for old in sorted(folders, key=lambda each: each.stat().st_mtime_ns)[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _write(path: Path, folder: Path) -> None:
@@ -116,9 +118,3 @@ def _write(path: Path, folder: Path) -> None:
     tolerance = golden.TOLERANCES["fp32"]  # the same arithmetic, whatever the file's precision
     golden.check(OnnxSession(path, ready=folder / _MODEL), answers, tolerance)
     (folder / _HASHES).write_text(json.dumps(_hashes(folder)), encoding="ascii")
-
-
-def _prune(parent: Path) -> None:
-    folders = [path for path in parent.iterdir() if path.is_dir()]
-    for old in sorted(folders, key=lambda each: each.stat().st_mtime_ns)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)

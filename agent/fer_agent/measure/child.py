@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fer_agent.errors import AgentError
 from fer_agent.inference import golden
-from fer_agent.inference.golden import Agreement, Golden
+from fer_agent.inference.golden import Golden
 from fer_agent.inference.opening import open_model
 from fer_agent.inference.setting import Setting
 from fer_agent.measure.record import Measurement
@@ -53,23 +53,16 @@ def _measure(task: SettingTask) -> Measurement:
         answers = golden.of_model(model)
         session = open_model(model, task.setting, task.store, answers)
         agreement = golden.compare(session, answers)
-        if not agreement.within(golden.TOLERANCES[task.setting.precision]):
-            return _measurement(task, agreement, problem="does not agree with FP32")
-        return _measurement(task, agreement, latency_ms=_latency_ms(session, answers, task.runs))
+        agrees = agreement.within(golden.TOLERANCES[task.setting.precision])
+        return Measurement(
+            setting=task.setting,
+            latency_ms=_latency_ms(session, answers, task.runs) if agrees else None,
+            largest_difference=agreement.largest_difference,
+            label_disagreements=agreement.label_disagreements,
+            problem="" if agrees else "does not agree with FP32",
+        )
     except AgentError as error:
         return Measurement(setting=task.setting, problem=str(error))
-
-
-def _measurement(
-    task: SettingTask, agreement: Agreement, *, latency_ms: float | None = None, problem: str = ""
-) -> Measurement:
-    return Measurement(
-        setting=task.setting,
-        latency_ms=latency_ms,
-        largest_difference=agreement.largest_difference,
-        label_disagreements=agreement.label_disagreements,
-        problem=problem,
-    )
 
 
 def _latency_ms(session: InferenceSession, answers: Golden, runs: int) -> float:

@@ -112,11 +112,6 @@ class CatalogRelease:
         return self.manifest.version
 
     @property
-    def kind(self) -> ModelKind:
-        """The purpose of the network."""
-        return kind_of(self.manifest)
-
-    @property
     def size_bytes(self) -> int:
         """The size of all files together."""
         return sum(file.size_bytes for file in self.files.values())

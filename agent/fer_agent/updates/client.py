@@ -85,7 +85,9 @@ class Repository:
             with self._translating():
                 updater = self._updater(now)
                 updater.refresh()
-                self._put_on_disk()
+                # The client does not sync its files to the disk itself.
+                durable.sync_tree(self.folder / "root_history")
+                durable.sync_tree(self.folder)
                 return self._listed()
         except OSError as error:
             raise durable.refused(error, self.folder) from error
@@ -157,11 +159,6 @@ class Repository:
             raise VerificationError(
                 f"the metadata of {self.url} does not verify: {error}", remedy=remedy
             ) from error
-
-    def _put_on_disk(self) -> None:
-        """Sync the client's files to the disk, which it does not do itself."""
-        durable.sync_tree(self.folder / "root_history")
-        durable.sync_tree(self.folder)
 
     def _listed(self) -> list[ListedTarget]:
         """Read the metadata that the client has just verified: it lists no targets itself."""

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from fer_agent.config.model import AgentConfig
 from fer_agent.errors import InferenceError, ModelError, VerificationError
-from fer_agent.models.manifest import DetectorManifest, read_any_manifest
-from fer_agent.models.store import file_sha256, shipped_folder
+from fer_agent.models.manifest import DetectorManifest
+from fer_agent.models.store import shipped_folder
 from fer_agent.updates.activation import state
 from fer_agent.updates.activation.change import ModelChange, configured
 from fer_agent.updates.activation.journal import ModelVersion
-from fer_agent.updates.activation.versions import Versions
+from fer_agent.updates.activation.versions import Versions, version_of
 from fer_agent.updates.catalog import CatalogRelease
 
 
@@ -51,14 +51,9 @@ class Switch:
     def installed(self, name: str) -> Installed | None:
         """Return the version in use under a name; None without one that can be read."""
         for place in (self.store, shipped_folder()):
-            path = place / name / "manifest.json"
-            try:
-                manifest = read_any_manifest(path)
-                digest = file_sha256(path)
-            except (OSError, ModelError):
-                continue
-            linked = Versions(self.store, name).linked() is not None
-            return Installed(manifest.version, digest, place == self.store and linked)
+            if here := version_of(place / name):
+                linked = place == self.store and Versions(self.store, name).linked() is not None
+                return Installed(here.version, here.manifest_sha256, linked)
         return None
 
     def names(self) -> set[str]:

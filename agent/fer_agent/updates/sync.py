@@ -18,13 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fer_agent import __version__
-from fer_agent.errors import (
-    AgentError,
-    ConfigError,
-    ModelFileError,
-    UsageError,
-    VerificationError,
-)
+from fer_agent.errors import AgentError, ConfigError, ModelFileError, UsageError, VerificationError
 from fer_agent.models.manifest import by_number, read_any_manifest
 from fer_agent.models.store import verify_file
 from fer_agent.system import durable

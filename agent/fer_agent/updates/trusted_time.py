@@ -37,10 +37,6 @@ class _Kept(StateRecord):
     """UTC; a sync succeeded then, by a synchronised clock."""
 
 
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
-
-
 @dataclass(frozen=True, slots=True)
 class TrustedTime:
     """The time that expiry is judged against.
@@ -52,7 +48,7 @@ class TrustedTime:
     """
 
     path: Path
-    now: Callable[[], datetime] = _now
+    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
     synced: Callable[[], bool | None] = clock_synced
 
     def read(self) -> datetime:

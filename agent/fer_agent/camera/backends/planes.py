@@ -14,22 +14,17 @@ _FULL_RANGE = np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype
 
 def yuyv_frame(raw: NDArray[np.uint8], captured_ns: int) -> Frame:
     """Make a frame of a YUYV picture, uint8 (H, W, 2), video levels; `raw` is kept for colour."""
-    return Frame(
-        _full_range(raw[:, :, 0]),
-        captured_ns,
-        0,
-        lambda: np.asarray(cv2.cvtColor(raw, cv2.COLOR_YUV2BGR_YUYV), np.uint8),
-    )
+    return _video_frame(raw[:, :, 0], raw, captured_ns, cv2.COLOR_YUV2BGR_YUYV)
 
 
 def nv12_frame(raw: NDArray[np.uint8], captured_ns: int) -> Frame:
     """Make a frame of an NV12 picture, uint8 (H * 3 / 2, W), video levels; `raw` is kept."""
-    return _planar_frame(raw, captured_ns, cv2.COLOR_YUV2BGR_NV12)
+    return _video_frame(raw[: len(raw) * 2 // 3], raw, captured_ns, cv2.COLOR_YUV2BGR_NV12)
 
 
 def i420_frame(raw: NDArray[np.uint8], captured_ns: int) -> Frame:
     """Make a frame of an I420 picture, uint8 (H * 3 / 2, W), video levels; `raw` is kept."""
-    return _planar_frame(raw, captured_ns, cv2.COLOR_YUV2BGR_I420)
+    return _video_frame(raw[: len(raw) * 2 // 3], raw, captured_ns, cv2.COLOR_YUV2BGR_I420)
 
 
 def full_range_frame(planes: NDArray[np.uint8], width: int, captured_ns: int) -> Frame:
@@ -53,14 +48,9 @@ def full_range_frame(planes: NDArray[np.uint8], width: int, captured_ns: int) ->
     return Frame(luma, captured_ns, 0, to_bgr, to_bgr)
 
 
-def _planar_frame(raw: NDArray[np.uint8], captured_ns: int, code: int) -> Frame:
-    return Frame(
-        _full_range(raw[: raw.shape[0] * 2 // 3]),
-        captured_ns,
-        0,
-        lambda: np.asarray(cv2.cvtColor(raw, code), np.uint8),
-    )
-
-
-def _full_range(plane: NDArray[np.uint8]) -> Luma:
-    return np.asarray(cv2.LUT(plane, _FULL_RANGE), np.uint8)
+def _video_frame(
+    plane: NDArray[np.uint8], raw: NDArray[np.uint8], captured_ns: int, code: int
+) -> Frame:
+    """Make a frame of video levels: `plane` is the luma in `raw`, which `code` turns into BGR."""
+    luma: Luma = np.asarray(cv2.LUT(plane, _FULL_RANGE), np.uint8)
+    return Frame(luma, captured_ns, 0, lambda: np.asarray(cv2.cvtColor(raw, code), np.uint8))

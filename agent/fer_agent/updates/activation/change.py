@@ -16,12 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from fer_agent.config.model import AgentConfig
-from fer_agent.errors import (
-    AgentError,
-    ModelError,
-    UsageError,
-    VerificationError,
-)
+from fer_agent.errors import AgentError, ModelError, UsageError, VerificationError
 from fer_agent.inference.setting import Setting
 from fer_agent.measure import record, renewal
 from fer_agent.measure.fingerprint import model_sha256
