@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -63,14 +62,6 @@ class Header(FrozenRecord):
     plan_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """The content of a file."""
-
-    header: Header
-    plan: bytes
-
-
 def path_of(store: Path, key: EngineKey) -> Path:
     """Return the path of the engine of a model file, precision and profile."""
     shape = hashlib.sha256(key.profile.model_dump_json().encode()).hexdigest()[:6]
@@ -78,10 +69,11 @@ def path_of(store: Path, key: EngineKey) -> Path:
     return store / ".state" / "engines" / name
 
 
-def read(path: Path, key: EngineKey) -> Stored | None:
-    """Return a stored engine if it is whole and was built for exactly this key; else log why not.
+def read(path: Path, key: EngineKey) -> tuple[Header, bytes] | None:
+    """Return a file's header and its plan; None, with the reason in the log, for an unusable one.
 
-    A plan with a wrong hash is never returned: TensorRT does not check what it loads.
+    It has to be whole and built for exactly this key. A plan with a wrong hash is never returned:
+    TensorRT does not check what it loads.
     """
     try:
         content = path.read_bytes()
@@ -104,7 +96,7 @@ def read(path: Path, key: EngineKey) -> Stored | None:
     if len(plan) != header.plan_bytes or hashlib.sha256(plan).hexdigest() != header.plan_sha256:
         logger.warning("%s is damaged; it is built again", path)
         return None
-    return Stored(header=header, plan=plan)
+    return header, plan
 
 
 def write(path: Path, header: Header, plan: bytes) -> None:

@@ -7,12 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import (
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from fer_agent.errors import ModelContractError, ModelFileError
 from fer_agent.models.emotions import EMOTIONS
