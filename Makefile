@@ -11,7 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations 25 $(MARKS) $(PYTEST_ARGS)
-PUBLISH := tests/trainer/publish
+TORCH_TESTS := tests/trainer/test_*.py
 INPUTS := pyproject.toml $(wildcard constraints/*.txt)
 
 # pip works under the pins of this Python, and says one line a package on its way.
@@ -29,8 +29,8 @@ demo: $(VENV)/.installed-demo
 
 # torch takes 600 MB of each process that collects a test of it, so those tests run by themselves.
 test: packages check
-	$(PYTEST) tests/agent tests/provisioning tests/system $(PUBLISH)
-	$(PYTEST) tests/trainer --ignore $(PUBLISH)
+	$(PYTEST) --ignore-glob '$(TORCH_TESTS)'
+	$(PYTEST) $(TORCH_TESTS)
 
 # The tests marked `exhaustive` as well: kills by the hundred, arm64 emulation, every training.
 test-all: MARKS := -m "not hardware"
@@ -64,7 +64,7 @@ $(VENV)/.installed-demo: $(VENV)/.made $(INPUTS)
 	$(call install,broker)
 
 $(VENV)/.installed-test: $(VENV)/.made $(INPUTS)
-	$(call install,broker$(comma)preview$(comma)metrics$(comma)provision$(comma)trainer$(comma)dev)
+	$(call install,broker$(comma)provision$(comma)trainer$(comma)dev)
 
 comma := ,
 

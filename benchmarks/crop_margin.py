@@ -1,10 +1,9 @@
-"""Choose the crop's margin: which square around YuNet's box is framed as FER2013 frames a face.
+"""The crop's margin: the square around YuNet's box that frames a face as FER2013 does.
 
 Two measurements on PublicTest images (never on PrivateTest, which stays the final test):
 
-1. Framing. Each 48x48 image is enlarged and lies in a plain scene; YuNet finds the face in it. How
-   large the whole image is in units of the box, and where the box's centre lies in it, is the crop
-   that would have cut that image out.
+1. Framing. Each 48x48 image is enlarged and put into a plain scene; YuNet finds the face in it.
+   The image's size and centre in units of the box give the crop that would have cut it out.
 2. Accuracy. The scene is cropped around YuNet's box with several margins and classified by a
    model trained on FER2013. The margin that frames as the training did is the most accurate.
 
@@ -25,8 +24,7 @@ import numpy as np
 from fer_agent.config.model import DetectorConfig
 from fer_agent.detector.yunet import YuNetDetector
 from fer_agent.inference.onnx import OnnxSession
-from fer_agent.models.manifest import read_manifest
-from fer_agent.models.store import StoredModel
+from fer_agent.models.store import read_model
 from fer_agent.vision import crop
 from fer_agent.vision.classifier import CropClassifier
 from fer_agent.vision.records import Frame
@@ -37,8 +35,8 @@ MARGINS = (0.8, 0.9, 1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.6)
 SHIFTS = (-0.08, -0.04, -0.02, 0.0, 0.02, 0.04, 0.08)
 
 
-class Sample(NamedTuple):
-    """One image in its scene and what was found there."""
+class FramedFace(NamedTuple):
+    """One image in its scene, and the face found there."""
 
     scene: np.ndarray
     label: str
@@ -63,7 +61,7 @@ def public_test(shared: Path, every: int) -> list[tuple[str, np.ndarray]]:
 
 def find(
     detector: YuNetDetector, images: list[tuple[str, np.ndarray]], side_px: int
-) -> list[Sample]:
+) -> list[FramedFace]:
     """Put each image into its scene and keep those in whose middle a face is found."""
     border = (SCENE_PX - side_px) // 2
     samples = []
@@ -80,11 +78,11 @@ def find(
         inside = np.flatnonzero(np.abs(centre - SCENE_PX / 2).max(axis=1) < side_px / 4)
         if inside.size:
             best = inside[0]
-            samples.append(Sample(scene, label, faces.xyxy[best], faces.landmarks[best]))
+            samples.append(FramedFace(scene, label, faces.xyxy[best], faces.landmarks[best]))
     return samples
 
 
-def framing(samples: list[Sample], side_px: int) -> str:
+def framing(samples: list[FramedFace], side_px: int) -> str:
     """Describe the box and landmarks in units of the image."""
     border = (SCENE_PX - side_px) // 2
     xyxy = (np.stack([sample.xyxy for sample in samples]) - border) / side_px
@@ -100,7 +98,9 @@ def framing(samples: list[Sample], side_px: int) -> str:
     )
 
 
-def accuracy(classifier: CropClassifier, samples: list[Sample], margin: float, dy: float) -> float:
+def accuracy(
+    classifier: CropClassifier, samples: list[FramedFace], margin: float, dy: float
+) -> float:
     """Classify all samples cropped with one margin, the box moved down by a part of its size."""
     hits = 0
     with mock.patch.object(crop, "CROP_MARGIN", margin):
@@ -126,7 +126,7 @@ def main() -> None:
     images = public_test(args.shared, args.every)
     classifier = None
     if (args.model / "manifest.json").is_file():
-        model = StoredModel(folder=args.model, manifest=read_manifest(args.model / "manifest.json"))
+        model = read_model(args.model)
         classifier = CropClassifier(OnnxSession(model.verified_file()), model.manifest)
         whole = np.stack([image for _, image in images])[:, np.newaxis]
         right = np.array(classifier.labels)[classifier.probs(whole).argmax(axis=1)]

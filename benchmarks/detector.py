@@ -42,7 +42,7 @@ class Photo(NamedTuple):
     teacher: list[dict[str, Any]]
 
 
-class CountingSession(OnnxSession):
+class CountedOnnxSession(OnnxSession):
     """A session that counts its runs."""
 
     runs = 0
@@ -126,7 +126,7 @@ def main() -> None:
     args = parser.parse_args()
     cv2.setNumThreads(1)
     config = DetectorConfig()
-    session = CountingSession(args.shared / "models" / "yunet_s_dynamic.onnx")
+    session = CountedOnnxSession(args.shared / "models" / "yunet_s_dynamic.onnx")
     yunet = YuNetDetector(session, config)
     web, empty = load(args.shared, args.every)
     for name, detector in (("YuNet", yunet), ("Haar", HaarDetector(config))):

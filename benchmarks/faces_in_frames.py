@@ -1,4 +1,4 @@
-"""What a live face costs: FER2013's test faces pasted into photos, found and read by the agent.
+"""Accuracy on live faces: FER2013's test faces pasted into photos, found and classified.
 
 For each size the share of faces that YuNet finds, the classifier's accuracy on the crops that the
 agent cuts around them, and its accuracy on the very same faces as the data set has them. Photos are
@@ -7,7 +7,7 @@ taken as they are, with a longer side of up to 352 pixels, which the detector sc
     python benchmarks/faces_in_frames.py --shared ../shared [--model models/microexpnet-fer2013]
         [--every 10] [--json]
 
-A model trained on FER+ is judged by FER+'s votes, as `fer-train evaluate` does.
+A model trained on FER+ is evaluated on FER+'s votes, as `fer-train evaluate` does.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ import numpy as np
 from fer_agent.config.model import DetectorConfig
 from fer_agent.detector.yunet import YuNetDetector
 from fer_agent.inference.onnx import OnnxSession
-from fer_agent.models.manifest import read_manifest
-from fer_agent.models.store import StoredModel
+from fer_agent.models.store import read_model
 from fer_agent.vision.classifier import CropClassifier
 from fer_trainer.data.faceset import Split
 from fer_trainer.data.open import Source, open_faces
@@ -44,8 +43,8 @@ def main() -> None:
     args = parser.parse_args()
     cv2.setNumThreads(1)
     data = args.shared / "data"
-    manifest = read_manifest(args.model / "manifest.json")
-    model = StoredModel(folder=args.model, manifest=manifest)
+    model = read_model(args.model)
+    manifest = model.manifest
     classifier = CropClassifier(OnnxSession(model.verified_file(args.precision)), manifest)
     yunet = OnnxSession(args.shared / "models" / "yunet_s_dynamic.onnx")
     source = Source(data / "fer2013.tar.xz", votes=data / "ferplus_votes.csv")

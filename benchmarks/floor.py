@@ -1,4 +1,4 @@
-"""The least time a network can take: its multiplications and its bytes against what a core can do.
+"""The least time of a network: its multiplications and bytes divided by a core's rates.
 
 Needs the `onnx` package, which the trainer's extra brings.
 
@@ -19,7 +19,7 @@ from fer_agent.models.store import find_model
 
 
 class Core(NamedTuple):
-    """One core: its clock, its float32 multiply-adds a cycle, and what it can read.
+    """One core's rates.
 
     Attributes:
         name: board and core.
@@ -43,12 +43,12 @@ CORES = (
 
 
 class Work(NamedTuple):
-    """What one run of a network asks for.
+    """The work of one run of a network.
 
     Attributes:
         macs: multiply-adds of its convolutions and matrix products.
         weight_bytes: float32 weights, read once.
-        tensor_bytes: what all its operators read and write between them, as float32.
+        tensor_bytes: reads and writes of all its operators, as float32.
     """
 
     macs: int
@@ -57,7 +57,7 @@ class Work(NamedTuple):
 
 
 def work(path: Path, shape: tuple[int, ...]) -> Work:
-    """Count what a network does to one input of a shape."""
+    """Count the work of a network on one input of a shape."""
     model = onnx.load(path)
     for dimension, length in zip(
         model.graph.input[0].type.tensor_type.shape.dim, shape, strict=True

@@ -1,8 +1,7 @@
-"""What the agent costs beyond its two networks: each number with its limit, in one run on one core.
+"""The agent's cost beyond its two networks: each figure with its limit, in one run on one core.
 
 Times are compared in pairs, first one then the other and the other way round, as processor time of
-the thread. Each figure is the lower quartile: whatever else a machine does only ever adds, and what
-comes late in a row is mostly that.
+the thread. Each figure is the lower quartile, because other work on the machine only ever adds.
 
     OMP_NUM_THREADS=1 taskset -c 1 python benchmarks/ratios.py --shared ../shared [--only NAME ...]
 """
@@ -41,11 +40,11 @@ if TYPE_CHECKING:
     Bgr = NDArray[np.uint8]
 
 SETTLE_S = 4
-"""Seconds before the idle scene is measured: the agent wants to be sure that nobody is there."""
+"""Seconds before the idle scene is measured, in which the agent makes sure that it is empty."""
 
 
 class Figure(NamedTuple):
-    """One number, and what it may be at most or has to be at least."""
+    """One number and its limit."""
 
     title: str
     value: float
@@ -64,7 +63,7 @@ class Figure(NamedTuple):
 
 
 class Bench:
-    """What the measurements have in common."""
+    """The measurements and their common settings."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.shared: Path = args.shared
@@ -175,7 +174,7 @@ class Bench:
         )
 
     def memory(self) -> Iterator[Figure]:
-        """What `fer-agent run` with both networks has for itself."""
+        """Private memory of `fer-agent run` with both networks."""
         # The first start compiles Python files and prepares networks; the next ones count.
         running.memory_mb(self.clip, self.yunet_file, frames=1)
         clip, _ = running.memory_mb(self.clip, self.yunet_file)

@@ -1,4 +1,4 @@
-"""Processes and parts that the measurements run: the agent itself, OpenCV's YuNet, a publisher."""
+"""Processes and parts of the measurements: the agent itself, OpenCV's YuNet, a publisher."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SHA256 = "0" * 64
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 def use_home(home: Path) -> None:
@@ -70,25 +70,24 @@ def agent(
             raise SystemExit(f"fer-agent run ended early: {process.communicate()[1]}")
     finally:
         process.terminate()
-        process.communicate(timeout=PATIENCE_S)
+        process.communicate(timeout=TIMEOUT_S)
 
 
 def memory_mb(source: Path, yunet_file: Path, frames: int = 300) -> tuple[float, float]:
     """Run `fer-agent run` until so many frames went through both networks.
 
     Args:
-        source: what it plays, again and again.
+        source: the clip, played in a loop.
         yunet_file: its detector.
-        frames: so many.
+        frames: number of frames.
 
     Returns:
-        What it alone has and has written to (`Private_Dirty`), and all that it alone has (the
-        unique set size), in MB.
+        `Private_Dirty` and the unique set size, in MB.
     """
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "record.jsonl"
         with agent(source, yunet_file, "mqtt://127.0.0.1:9", "--record", str(record)) as process:
-            deadline_s = time.monotonic() + PATIENCE_S * 5
+            deadline_s = time.monotonic() + TIMEOUT_S * 5
             while not record.exists() or record.read_bytes().count(b"\n") < frames:
                 if time.monotonic() > deadline_s:
                     raise SystemExit("fer-agent run does not get on")
@@ -113,10 +112,10 @@ def first_event_s(source: Path, yunet_file: Path) -> tuple[float, float]:
         client.connect("127.0.0.1", port)
         client.loop_start()
         client.subscribe("fer/v1/+/cameras/+/events")
-        ready.wait(PATIENCE_S)
+        ready.wait(TIMEOUT_S)
         started_s = time.monotonic()
         with agent(source, yunet_file, f"mqtt://127.0.0.1:{port}") as process:
-            if not came.wait(PATIENCE_S):
+            if not came.wait(TIMEOUT_S):
                 raise SystemExit("no event came")
             waited_s = time.monotonic() - started_s
             spent_s = cpu_s(process)
@@ -143,7 +142,7 @@ def broker() -> Iterator[int]:
         [program, "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        deadline_s = time.monotonic() + PATIENCE_S
+        deadline_s = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline_s:
             with contextlib.suppress(OSError):
                 socket.create_connection(("127.0.0.1", port), 1).close()
@@ -152,7 +151,7 @@ def broker() -> Iterator[int]:
         yield port
     finally:
         process.terminate()
-        process.wait(PATIENCE_S)
+        process.wait(TIMEOUT_S)
 
 
 def opencv_yunet(yunet_file: Path) -> cv2.FaceDetectorYN:
@@ -175,7 +174,7 @@ def publish_us(runs: int, pause_s: float, port: int = 9) -> list[float]:
     """Return the microseconds of handing events over, one by one.
 
     Args:
-        runs: so many.
+        runs: number of events.
         pause_s: between two of them.
         port: of a broker on this machine; where none is, the outbox fills and drops.
     """

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from fer_agent.camera.backends.clips import play
-from fer_agent.camera.backends.planes import yuyv_frame
+from fer_agent.camera.backends.planes import yuv_frame
 from fer_agent.camera.backends.replay import make_frame
 from fer_agent.vision.records import CameraStats
 
@@ -126,7 +126,7 @@ class UsbSource:
             return None
         self._number += 1
         raw = self._raw[self._number % len(self._raw)].copy()
-        return yuyv_frame(raw, round(self._number / FPS * 1e9))
+        return yuv_frame(raw, cv2.COLOR_YUV2BGR_YUYV, round(self._number / FPS * 1e9))
 
     def close(self) -> None:
         """Hold nothing."""

@@ -1,4 +1,4 @@
-"""Whether a long run changes anything: memory, descriptors, threads, and time per frame.
+"""Memory, descriptors, threads and time per frame over a long run.
 
 First the whole pipeline over 20,000 frames of a looping clip, then 200 times the loss and return of
 a camera: a real GStreamer child that is killed. Limits: after the first 1,000 frames the private
@@ -41,8 +41,8 @@ LIMIT_DRIFT = 1.1
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """What the process holds at one moment."""
+class ProcessSample:
+    """The process's resources at one moment."""
 
     at: int
     memory_mb: float
@@ -57,14 +57,14 @@ class Sample:
         )
 
 
-def sample(at: int, frame_ms: float) -> Sample:
-    """Look at this process."""
+def sample(at: int, frame_ms: float) -> ProcessSample:
+    """Take a sample of this process."""
     gc.collect()
     rollup = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
     (line,) = (line for line in rollup.splitlines() if line.startswith("Private_Dirty"))
     memory_mb = int(line.split()[1]) / 1024
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
-    return Sample(at, memory_mb, descriptors, threading.active_count(), frame_ms)
+    return ProcessSample(at, memory_mb, descriptors, threading.active_count(), frame_ms)
 
 
 class SampledCamera:
@@ -74,7 +74,7 @@ class SampledCamera:
         self._camera = camera
         self._count = count
         self._every = every
-        self.samples: list[Sample] = []
+        self.samples: list[ProcessSample] = []
         self.close = camera.close
 
     def stats(self) -> CameraStats:
@@ -99,7 +99,7 @@ class SampledCamera:
                 self._camera.close()
 
 
-def soak_clip(args: argparse.Namespace) -> list[Sample]:
+def soak_clip(args: argparse.Namespace) -> list[ProcessSample]:
     """Run the composed pipeline over a looping clip."""
     shared = args.shared.resolve()
     config = AgentConfig.model_validate(
@@ -129,7 +129,7 @@ def soak_clip(args: argparse.Namespace) -> list[Sample]:
     return sampled.samples
 
 
-def soak_losses(args: argparse.Namespace) -> tuple[list[Sample], list[float]]:
+def soak_losses(args: argparse.Namespace) -> tuple[list[ProcessSample], list[float]]:
     """Kill a camera's child again and again; return samples, and seconds until frames came back."""
     # As after a minute of good frames each time; else waiting would be most of the run.
     capture.LONGEST_WAIT_S = 0.5
@@ -158,7 +158,7 @@ def soak_losses(args: argparse.Namespace) -> tuple[list[Sample], list[float]]:
     return samples, back_s
 
 
-def verdict(samples: list[Sample]) -> bool:
+def verdict(samples: list[ProcessSample]) -> bool:
     """Compare the last sample with the first one; print and return whether all is within limits."""
     first, last = samples[0], samples[-1]
     grown_mb = max(one.memory_mb for one in samples[1:]) - first.memory_mb
@@ -177,7 +177,7 @@ def verdict(samples: list[Sample]) -> bool:
 
 
 def main() -> None:
-    """Print what the process holds as time goes by, and whether it stayed within the limits."""
+    """Print samples of the process, and whether it stayed within the limits."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--models", type=Path, default=None, help="model store, if not the shipped")

@@ -67,7 +67,7 @@ class Place:
         return [*modern, f"manylinux2014_{self.machine}"]
 
 
-_AGENT_EXTRAS = ("broker", "preview", "metrics", "provision")
+_AGENT_EXTRAS = ("broker", "provision")
 TARGETS: dict[str, tuple[tuple[Place, ...], tuple[str, ...]]] = {
     "default": (
         (Place("3.11", "x86_64", trains=True), Place("3.13", "x86_64"), Place("3.13", "aarch64")),

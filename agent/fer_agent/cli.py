@@ -1,4 +1,4 @@
-"""The command line: the commands' names, and the exit codes of errors.
+"""The command line, with the commands' names and the exit codes of errors.
 
 Importing this module loads only the standard library and Typer; each command imports the rest when
 it runs. Only this module and `fer_agent.commands` print or exit.

@@ -1,4 +1,4 @@
-"""The error tree: message, remedy and exit code of every deliberate error.
+"""The tree of deliberate errors, with their exit codes.
 
     AgentError                  70  a bug, if nothing below fits
     ├── UsageError               2  the command line asks for something impossible

@@ -25,7 +25,7 @@ from fer_agent.config.model import (
 )
 from fer_agent.demo.run import DEVICE_ID, SCENE, Demo, DemoOptions
 from fer_agent.demo.scene import FPS, Tour
-from fer_agent.watch.listener import ConnectionChange, ReceivedMessage
+from fer_agent.watch.listener import Arrival, ReceivedMessage
 from fer_agent.watch.table import LiveTable
 
 HERE = Path(__file__).parent
@@ -39,7 +39,7 @@ def main() -> None:
     console = Console(record=True, width=88, file=StringIO())
     tracks: set[str] = set()
 
-    def on_arrival(arrived: ReceivedMessage | ConnectionChange) -> None:
+    def on_arrival(arrived: Arrival) -> None:
         table.take(arrived)
         event = arrived.event() if isinstance(arrived, ReceivedMessage) else None
         if event is None:

@@ -15,8 +15,6 @@ PREFIX: Final = "/opt/fer-agent"
 RELEASES: Final = f"{PREFIX}/releases"
 """One folder a release; `VENV` is a link to the one in use, so going back is one rename."""
 VENV: Final = f"{PREFIX}/venv"
-STAMP: Final = f"{PREFIX}/active"
-"""File with a digest of the running release, its configuration and secrets, once healthy."""
 COMMAND: Final = "/usr/local/bin/fer-agent"
 
 CONFIG_FOLDER: Final = "/etc/fer-agent"

@@ -24,7 +24,7 @@ class StepReport:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended for one board.
+    """The end of a run for one board.
 
     Attributes:
         name: the board's name.

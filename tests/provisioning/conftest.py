@@ -1,8 +1,8 @@
-"""A real board to install on: a Debian root, booted with its own systemd, reached by a real sshd.
+"""Boots real boards to install on: a Debian root with systemd, reached through a real sshd.
 
 The root is made once by debootstrap and kept in the user's cache; each machine boots a throw-away
-copy of it in memory within a second or two. Runs side by side share the root, and a killed one
-takes its machines along.
+copy of it in memory within a second or two. Workers and runs side by side share the root, and a
+killed one takes its machines along.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import platform
 import secrets
 import shlex
 import shutil
@@ -18,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
@@ -27,6 +29,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from fer_provisioning.board import BoardKind, TargetBoard
+from fer_provisioning.bundle import Bundler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,21 +47,21 @@ echo pi:raspberry | chpasswd
 rm -f /etc/machine-id
 touch /etc/machine-id
 """
-PATIENCE_S = 300.0
-"""How long a test waits for what must come; as long as no machine is slow, only a hang takes it."""
+WAIT_TIMEOUT_S = 300.0
+"""Limit of every wait for an event that must come; only a hang takes so long."""
 
 COMMAND_TIMEOUT_S = 1500.0
 """For a whole run of the installer, which unpacks and compiles a hundred megabytes."""
 
 DEBOOTSTRAP_ATTEMPTS = 3
-"""Mirrors are sometimes out of reach for a moment; what was fetched before is not fetched again."""
+"""Mirrors are sometimes out of reach for a moment; fetched packages are not fetched again."""
 
 CLIP = "/srv/portrait.webp"
 
 
 @dataclass
 class BootedMachine:
-    """A booted Debian with an sshd of its own on a loopback port."""
+    """A booted Debian with an sshd on a loopback port."""
 
     name: str
     leader: int
@@ -69,7 +74,7 @@ class BootedMachine:
         done = subprocess.run(
             ["nsenter", "-t", str(self.leader), "-a", "sh", "-c", command],
             input=stdin, stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True, check=False, timeout=PATIENCE_S,
+            capture_output=True, check=False, timeout=WAIT_TIMEOUT_S,
         )  # fmt: skip
         out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
         if check and done.returncode != 0:
@@ -81,6 +86,10 @@ class BootedMachine:
         tar = subprocess.run(["tar", "-C", folder, "-c", "."], capture_output=True, check=True)
         self.run(f"mkdir -p {path} && tar -x -C {path}", stdin=tar.stdout)
 
+    def leave_uncompiled(self) -> None:
+        """Let pip compile no modules here, which halves its time; Python compiles those it uses."""
+        self.run(r"printf '[install]\ncompile = no\n' >/etc/pip.conf")
+
     def succeeds(self, command: str) -> bool:
         """Tell whether a shell command inside ends with 0."""
         marker = self.run(f"({command}) >/dev/null 2>&1 && echo yes || echo no")
@@ -91,12 +100,12 @@ class BootedMachine:
         return self.run(f"systemctl show fer-agent.service -p {key} --value")
 
     def wait_for(self, command: str, expected: str) -> None:
-        """Wait until a command prints what is expected."""
+        """Wait until a command prints the expected text."""
         self.wait_until(lambda: self.run(command, check=False) == expected, command)
 
     def wait_until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until a condition holds; on a hang the service's log is shown."""
-        deadline_s = time.monotonic() + PATIENCE_S
+        deadline_s = time.monotonic() + WAIT_TIMEOUT_S
         while not condition():
             if time.monotonic() > deadline_s:
                 pytest.fail(f"waited in vain for {what}: {self.journal()}")
@@ -130,19 +139,33 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A temporary folder that all workers of a run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a shared file or folder: of several processes one makes it, others wait."""
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
 def debian(require_program: Callable[[str], Path]) -> Path:
     """The root of a Debian with systemd and sshd; made once, about 90 seconds."""
     if os.geteuid() != 0:
         pytest.skip("booting a Debian needs root")
     debootstrap = require_program("debootstrap")
-    for name in ("systemd-nspawn", "unshare", "setpriv"):
+    for name in ("systemd-nspawn", "unshare", "setpriv", "nsenter"):
         require_program(name)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fer-agent-tests"
     recipe = hashlib.sha256((PACKAGES + PREPARE).encode()).hexdigest()[:8]
     root = cache / f"bookworm-{recipe}"
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "making.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of two runs at a time one makes it, the other waits
+    with locked(cache / "making"):
         if not root.is_dir():
             for leftover in cache.glob("making-*"):
                 shutil.rmtree(leftover)
@@ -153,7 +176,7 @@ def debian(require_program: Callable[[str], Path]) -> Path:
 def _make_root(debootstrap: Path, cache: Path, root: Path) -> None:
     work = Path(tempfile.mkdtemp(prefix="making-", dir=cache))
     (debs := work / "debs").mkdir()
-    # What debootstrap mounts ends with its own mount namespace, also when it is killed.
+    # Mounts of debootstrap end with its mount namespace, also when it is killed.
     command = ["unshare", "--mount", debootstrap, f"--cache-dir={debs}", "--variant=minbase",
                f"--include={PACKAGES}", "bookworm"]  # fmt: skip
     for attempt in range(DEBOOTSTRAP_ATTEMPTS):
@@ -208,14 +231,14 @@ def boot(root: Path, key: Path, folder: Path) -> Iterator[BootedMachine]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(leader, signal.SIGRTMIN + 4)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                nspawn.wait(PATIENCE_S)
+                nspawn.wait(WAIT_TIMEOUT_S)
         nspawn.kill()
         nspawn.wait()
         log.close()
 
 
 def _wait_until_running(nspawn: subprocess.Popen[bytes], log: Path) -> int:
-    deadline_s = time.monotonic() + PATIENCE_S
+    deadline_s = time.monotonic() + WAIT_TIMEOUT_S
     while time.monotonic() < deadline_s and nspawn.poll() is None:
         found = [leader for child in _children(nspawn.pid) for leader in _children(child)]
         if found:
@@ -241,9 +264,9 @@ def _start_sshd(machine: BootedMachine) -> None:
             f"echo {shlex.quote(public)} >authorized_keys && chown -R {user}: ."
         )
     machine.run("mkdir -p /run/sshd")
-    # Debian's sshd tells systemd when it listens, and fails when somebody else took the port.
+    # Debian's sshd notifies systemd when it listens, and fails when the port was taken meanwhile.
     sshd = "systemd-run -q --collect --service-type=notify /usr/sbin/sshd -D"
-    deadline_s = time.monotonic() + PATIENCE_S
+    deadline_s = time.monotonic() + WAIT_TIMEOUT_S
     while True:
         machine.port = free_port()
         if machine.succeeds(f"{sshd} -o ListenAddress=127.0.0.1 -p {machine.port}"):
@@ -273,7 +296,7 @@ def other_machine(
 
 @dataclass(frozen=True)
 class CommandResult:
-    """How a command of the installer ended."""
+    """Exit code and output of an installer's command."""
 
     code: int
     out: str
@@ -305,7 +328,7 @@ def password(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def terminal() -> Callable[..., tuple[int, str]]:
-    """Run the installer on a terminal, answering what it asks."""
+    """A function that runs the installer on a terminal and answers its questions."""
 
     def run(
         command: list[object],
@@ -338,12 +361,42 @@ def terminal() -> Callable[..., tuple[int, str]]:
 
 
 @pytest.fixture(scope="session")
-def agent_wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout."""
-    folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", folder, root]
-    subprocess.run(build, check=True, capture_output=True)
+def debian_board() -> TargetBoard:
+    """The machines as the installer identifies them."""
+    return TargetBoard(BoardKind.PLAIN, "", (3, 11), platform.machine(), (2, 36), 252, "default")
+
+
+@pytest.fixture(scope="session")
+def agent_wheel(root: Path, run_folder: Path, debian_board: TargetBoard) -> Path:
+    """The wheel of this checkout; the wheels it needs on the machines are in the cache then."""
+    folder = run_folder / "agent-wheel"
+    with locked(folder):
+        if not folder.is_dir():
+            work = Path(tempfile.mkdtemp(dir=run_folder))
+            build = ["build", "--no-isolation", "--wheel", "--outdir", work, root]
+            subprocess.run([sys.executable, "-m", *build], check=True, capture_output=True)
+            with _bundle(debian_board, next(work.glob("fer_agent-*.whl"))):
+                work.rename(folder)
     return next(folder.glob("fer_agent-*.whl"))
+
+
+@contextlib.contextmanager
+def _bundle(board: TargetBoard, wheel: Path) -> Iterator[Path]:
+    with contextlib.closing(Bundler(wheel=wheel, offline=True, say=print)) as bundler:
+        yield bundler.bundle(board).archive
+
+
+@pytest.fixture
+def put_wheels(agent_wheel: Path, tmp_path: Path) -> Callable[[BootedMachine, TargetBoard], None]:
+    """A function that copies every wheel that a board needs to a machine's /srv/wheels."""
+
+    def put(machine: BootedMachine, board: TargetBoard) -> None:
+        with _bundle(board, agent_wheel) as archive, tarfile.open(archive) as bundle:
+            bundle.extractall(tmp_path / "bundle", filter="data")
+        for name in ("wheels", "agent"):
+            machine.put_folder(tmp_path / "bundle" / name, "/srv/wheels")
+
+    return put
 
 
 @pytest.fixture(scope="session")
@@ -375,7 +428,7 @@ def _replace(content: bytes, old: str, new: str) -> bytes:
 
 @dataclass
 class Broker:
-    """A mosquitto on a loopback port, which wants a password, and all it has heard."""
+    """A mosquitto with a password on a loopback port, and the messages published to it."""
 
     port: int
     password_file: Path
@@ -383,7 +436,7 @@ class Broker:
 
     def wait_for(self, topic: str, text: str) -> str:
         """Wait for a message whose topic ends so and whose payload contains the text."""
-        deadline_s = time.monotonic() + PATIENCE_S
+        deadline_s = time.monotonic() + WAIT_TIMEOUT_S
         while time.monotonic() < deadline_s:
             for heard_topic, payload in list(self.heard):
                 if heard_topic.endswith(topic) and text in payload:
@@ -427,8 +480,8 @@ def broker(
 
 
 def _start_mosquitto(mosquitto: Path, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
-    """Start a broker; it ends by itself when somebody else took the port, and another is tried."""
-    deadline_s = time.monotonic() + PATIENCE_S
+    """Start a broker; when its port was taken meanwhile it ends, and another port is tried."""
+    deadline_s = time.monotonic() + WAIT_TIMEOUT_S
     while time.monotonic() < deadline_s:
         port = free_port()
         (folder / "conf").write_text(
@@ -455,7 +508,7 @@ context = "research"
 [camera.main]
 source = "{CLIP}"
 loop = true
-fps = 10.0
+fps = 2.0
 [detector]
 backend = "haar"
 [mqtt]
@@ -469,7 +522,7 @@ password_file = "mqtt-password"
 
 @pytest.fixture(scope="session")
 def put_clip(root: Path) -> Callable[[BootedMachine], None]:
-    """A function that lays the portrait down that the replay camera plays."""
+    """A function that copies the portrait that the replay camera plays to a machine."""
     portrait = root / "agent/fer_agent/assets/eileen-collins.webp"
 
     def put(machine: BootedMachine) -> None:

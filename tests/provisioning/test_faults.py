@@ -1,4 +1,4 @@
-"""What goes wrong on the way: each ends with host, step and remedy, and a second run completes."""
+"""Failures of an install: each ends with host, step and remedy, and a second run completes."""
 
 from __future__ import annotations
 
@@ -9,20 +9,26 @@ import select
 import socket
 import subprocess
 import sys
-import tarfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fer_provisioning.board import BoardKind, TargetBoard
-from fer_provisioning.bundle import Bundler
+from fer_provisioning.board import BoardKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(3600)]
+    from fer_provisioning.board import TargetBoard
+
+pytestmark = [
+    pytest.mark.broker,
+    pytest.mark.slow,
+    pytest.mark.timeout(3600),
+    pytest.mark.xdist_group("failures-on-a-board"),
+]
 
 PI_MODEL = "Raspberry Pi 4 Model B Rev 1.5"
 
@@ -250,6 +256,7 @@ def test_cut_connection_is_told_and_a_second_run_completes(
     assert f"{host}: install packages: the connection was cut" in "".join(said)
     assert "raspberry" not in seen  # the sudo password shows in no process list
 
+    board.leave_uncompiled()
     done = provision("install", f"pi@127.0.0.1:{board.port}", *arguments)
     assert done.code == 0, done.err
     assert board.show("ActiveState") == "active"
@@ -296,16 +303,17 @@ address = "127.0.0.1:9"
 
 
 @pytest.fixture
-def raspberry(board: Any, agent_wheel: Path, tmp_path: Path) -> None:
+def raspberry(
+    board: Any,
+    put_wheels: Callable[..., None],
+    debian_board: TargetBoard,
+    require_program: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
     """Make the machine look like a Pi whose package sources have python3-picamera2 and wheels."""
-    pi = TargetBoard(BoardKind.PI, PI_MODEL, (3, 11), "x86_64", (2, 36), 252, "bookworm-pi")
-    with (
-        contextlib.closing(Bundler(wheel=agent_wheel, offline=True, say=print)) as bundler,
-        tarfile.open(bundler.bundle(pi).archive) as bundle,
-    ):
-        bundle.extractall(tmp_path / "bundle", filter="data")
-    board.put_folder(tmp_path / "bundle/wheels", "/srv/wheels")
-    board.run(r"printf '[global]\nno-index = true\nfind-links = /srv/wheels\n' >/etc/pip.conf")
+    put_wheels(board, replace(debian_board, kind=BoardKind.PI, constraints="bookworm-pi"))
+    board.leave_uncompiled()
+    board.run(r"printf '[global]\nno-index = true\nfind-links = /srv/wheels\n' >>/etc/pip.conf")
     package = tmp_path / "picamera2"
     (package / "DEBIAN").mkdir(parents=True)
     module = package / "usr/lib/python3/dist-packages/picamera2"
@@ -317,7 +325,8 @@ def raspberry(board: Any, agent_wheel: Path, tmp_path: Path) -> None:
     )
     (package / "DEBIAN/control").write_text(control)
     deb = tmp_path / "picamera2.deb"
-    subprocess.run(["dpkg-deb", "-b", package, deb], check=True, stdout=subprocess.DEVNULL)
+    build = [require_program("dpkg-deb"), "-b", package, deb]
+    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
     content = deb.read_bytes()
     board.run("mkdir -p /srv/apt")
     board.run("cat >/srv/apt/picamera2.deb", stdin=content)

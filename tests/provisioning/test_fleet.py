@@ -1,4 +1,4 @@
-"""Two machines at once: what is asked once, made once, and seen in a live table."""
+"""Tests with two machines at once: one password, one bundle, one live table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(3600),
+    pytest.mark.xdist_group("fleet-and-local"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +27,7 @@ def inventory(
     """An inventory of both, with their host keys beside it."""
     for one in (machine, other_machine):
         put_clip(one)
+        one.leave_uncompiled()
     path = tmp_path_factory.mktemp("fleet") / "boards.toml"
     path.write_text(
         f"""\
@@ -33,6 +38,7 @@ key = "{machine.key}"
 deployment.context = "research"
 camera.main.source = "/srv/portrait.webp"
 camera.main.loop = true
+camera.main.fps = 2.0
 detector.backend = "haar"
 [hosts.camera-1]
 address = "127.0.0.1:{machine.port}"

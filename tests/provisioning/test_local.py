@@ -1,9 +1,8 @@
-"""On the board itself, `sudo fer-agent install` does what it does over SSH."""
+"""Tests `sudo fer-agent install` on the board itself, which does the same as over SSH."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,30 +11,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+    from fer_provisioning.board import TargetBoard
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(3600),
+    pytest.mark.xdist_group("fleet-and-local"),
+]
 
 HERE = "env PIP_NO_INDEX=1 PIP_FIND_LINKS=/srv/wheels HOME=/root"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def board(
     machine: Any,
     put_clip: Callable[[Any], None],
-    agent_wheel: Path,
-    root: Path,
-    tmp_path_factory: pytest.TempPathFactory,
+    put_wheels: Callable[..., None],
+    debian_board: TargetBoard,
 ) -> Any:
     """A machine whose owner made an environment and installed `fer-agent[provision]` into it."""
-    wheels = tmp_path_factory.mktemp("wheels")
-    download = [sys.executable, "-m", "pip", "download", "-q", "--dest", wheels,
-                "--only-binary", ":all:", "--python-version", "311",
-                "--platform", "manylinux_2_28_x86_64", "--platform", "manylinux_2_27_x86_64",
-                "--platform", "manylinux2014_x86_64",
-                "--constraint", root / "constraints/default.txt"]  # fmt: skip
-    wanted = ["pip", f"fer-agent[provision] @ {agent_wheel.as_uri()}"]
-    subprocess.run([*download, *wanted], check=True, capture_output=True)
-    machine.put_folder(wheels, "/srv/wheels")
+    put_wheels(machine, replace(debian_board, is_here=True))
     put_clip(machine)
+    machine.leave_uncompiled()
     machine.run(
         "python3 -m venv --without-pip /srv/own && "
         "/srv/own/bin/python $(ls /srv/wheels/pip-*.whl)/pip "

@@ -1,4 +1,4 @@
-"""What runs on the board, run here: a package that cannot be imported is named with its reason."""
+"""Tests the scripts that run on a board, here: imports of packages, and drop-ins of releases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python environment with packages that are broken in their own ways."""
+    """A Python environment with packages that are broken in different ways."""
     folder = tmp_path_factory.mktemp("releases") / "1.0.0-ab"
     make = [sys.executable, "-m", "venv", "--without-pip", folder]
     subprocess.run(make, check=True)
@@ -57,7 +57,7 @@ def test_release_whose_packages_all_import_is_complete(release: Path) -> None:
 
 
 class BoardFolders:
-    """A board of files for `activate.sh`: its folders, and a systemd that finds all well."""
+    """A board's folders for `activate.sh`, with a systemd that reports a healthy service."""
 
     def __init__(self, folder: Path) -> None:
         self.units, self._prefix = folder / "units", folder / "opt"

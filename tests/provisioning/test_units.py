@@ -94,7 +94,7 @@ def test_systemd_knows_every_key_of_the_unit(
 
 
 def test_sync_gets_the_gpu_that_the_agent_gets_and_no_folder_of_the_agents() -> None:
-    """A folder in /run would go with the first sync that ends, under the agent's feet."""
+    """A folder in /run would be removed at the end of a sync, while the agent uses it."""
     agent, sync = settings("jetson.conf"), settings("jetson-sync.conf")
     devices = [line for line in agent if line.startswith("DeviceAllow=")]
     assert [line for line in devices if "char-media" not in line] == [

@@ -15,6 +15,7 @@ import pytest
 
 import fer_agent
 
+pytestmark = pytest.mark.xdist_group("wheel")
 COMMANDS = {"fer-agent": "fer_agent.cli:main", "fer-train": "fer_trainer.cli:main"}
 
 

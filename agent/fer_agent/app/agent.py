@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CLOSE_S = 2.0
-"""How long cameras and pipelines may take together to close and to end their tracks. With the
-publisher's three seconds for its goodbye, an agent with hung cameras ends within five.
-"""
+"""Seconds for all cameras and pipelines to close and to end their tracks. With three more for the
+publisher's stop message, an agent with hung cameras ends within five."""
 
 _TASK_INTERVAL_S = 1.0
 
@@ -45,7 +44,7 @@ class PeriodicTask(Protocol):
 
 
 class _Worker:
-    """A pipeline in a thread of its own; what ended it stays in `error`."""
+    """A pipeline in its thread; the exception that ended it stays in `error`."""
 
     def __init__(self, name: str, pipeline: Pipeline, on_end: Callable[[], None]) -> None:
         self.name = name
@@ -60,7 +59,7 @@ class _Worker:
         try:
             self.pipeline.run()
         except BaseException as error:  # noqa: BLE001 - thread boundary: Agent.run raises it again
-            # A camera has told its own fault as its status.
+            # The status of the camera reports its fault already.
             level = logging.DEBUG if isinstance(error, CameraError) else logging.ERROR
             logger.log(level, "camera %s ended: %s", self.name, error)
             self.error = error
@@ -87,7 +86,7 @@ class Agent:
         Args:
             pipelines: one for each enabled camera, by the camera's name.
             publisher: where events go; None keeps everything on the device.
-            health: makes the health figures; also for whoever runs the agent, once it ended.
+            health: makes the health figures; read by the commands once the agent has ended.
             record: closed at the end of the run.
             watchdog: tells systemd that the agent is ready, alive and stopping.
             tasks: run once a second.
@@ -107,7 +106,7 @@ class Agent:
 
     @property
     def pipelines(self) -> dict[str, Pipeline]:
-        """The pipelines by camera, for whoever measures one without running the agent."""
+        """The pipelines by camera, for measurements that do not run the agent."""
         return {worker.name: worker.pipeline for worker in self._workers}
 
     def stop(self) -> None:
@@ -138,7 +137,7 @@ class Agent:
         self._raise_errors()
 
     def _wait(self) -> None:
-        """Report health and feed the watchdog at their intervals until stopped, done, or broken."""
+        """Report health and notify systemd at their intervals until stopped, done, or broken."""
         health_due_s = time.monotonic() + self.health.interval_s
         while self._busy():
             self._watchdog.notify([worker.name for worker in self._workers if worker.ended])
@@ -161,7 +160,7 @@ class Agent:
             self._tasks_due_s = time.monotonic() + _TASK_INTERVAL_S
 
     def _broken(self) -> bool:
-        """Whether a pipeline ended by a fault that is not its camera's."""
+        """Return whether a pipeline ended by a fault that is not its camera's."""
         return any(
             worker.error is not None and not isinstance(worker.error, CameraError)
             for worker in self._workers
@@ -171,7 +170,7 @@ class Agent:
         return not self._broken() and not all(worker.ended for worker in self._workers)
 
     def _end(self) -> None:
-        """Close cameras, let the pipelines end their tracks, then say goodbye to the broker."""
+        """Close cameras, let the pipelines end their tracks, then stop the publisher."""
         deadline_s = time.monotonic() + _CLOSE_S
         closers = [
             threading.Thread(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What a command adds to the configuration.
+    """Options of a command that the configuration does not have.
 
     Attributes:
         publish: False keeps every event on the device.
@@ -81,8 +82,30 @@ def build(
         CameraError: a source is of no known kind.
         UsageError: the record cannot be written.
     """
+    with ExitStack() as undo:  # closes what is open when a later part cannot be made
+        agent = _assemble(config, options, new_camera, undo)
+        undo.pop_all()
+    return agent
+
+
+def make_detector(config: AgentConfig, progress: Progress | None = None) -> FaceDetector:
+    """Make the face detector alone, for a command that tries a camera.
+
+    Raises:
+        ModelError: YuNet was demanded and cannot be had.
+    """
+    # An engine is not worth its building for a few pictures.
+    plain = config.detector.model_copy(update={"runtime": "onnx"})
+    config = config.model_copy(update={"detector": plain})
+    new_detector, _ = load_detector(config, Opener(config.store), progress)
+    return new_detector()
+
+
+def _assemble(
+    config: AgentConfig, options: RunOptions, new_camera: NewCamera, undo: ExitStack
+) -> Agent:
     identity = Identity.of_this_run(config.device.id)
-    publisher = _publisher(config, identity) if options.publish else None
+    publisher = _publisher(config, identity, undo) if options.publish else None
     info = DeviceInfo(config, identity, *(() if publisher is None else (publisher.info,)))
     meters: list[CameraMeter] = []
     opener = Opener(config.store, wait=options.wait_for_engines, on_runtime=info.runtime)
@@ -101,7 +124,7 @@ def build(
         models.classifier,
         new_detector,
         meters,
-        record=_record(options.record, config, models.ready, identity),
+        record=_record(options.record, config, models.ready, identity, undo),
         max_frames=options.max_frames,
     )
     pipelines, progress = _cameras(factory, publisher, new_camera)
@@ -125,27 +148,16 @@ def build(
     )
 
 
-def make_detector(config: AgentConfig, progress: Progress | None = None) -> FaceDetector:
-    """Make the face detector alone, for a command that tries a camera.
-
-    Raises:
-        ModelError: YuNet was demanded and cannot be had.
-    """
-    # An engine is not worth its building for a few pictures.
-    plain = config.detector.model_copy(update={"runtime": "onnx"})
-    config = config.model_copy(update={"detector": plain})
-    new_detector, _ = load_detector(config, Opener(config.store), progress)
-    return new_detector()
-
-
-def _publisher(config: AgentConfig, identity: Identity) -> MqttPublisher:
+def _publisher(config: AgentConfig, identity: Identity, undo: ExitStack) -> MqttPublisher:
     from fer_agent.mqtt.publisher import MqttPublisher  # a run without a broker loads no paho
 
-    return MqttPublisher(config.mqtt, identity)
+    publisher = MqttPublisher(config.mqtt, identity)
+    undo.callback(publisher.stop)
+    return publisher
 
 
 def _record(
-    path: Path | None, config: AgentConfig, ready: Ready, identity: Identity
+    path: Path | None, config: AgentConfig, ready: Ready, identity: Identity, undo: ExitStack
 ) -> FrameRecorder | None:
     if path is None:
         return None
@@ -158,7 +170,9 @@ def _record(
         "labels": list(ready.labels),
         "cameras": list(config.camera),
     }
-    return FrameRecorder(path, header)
+    record = FrameRecorder(path, header)
+    undo.callback(record.close)
+    return record
 
 
 def _cameras(

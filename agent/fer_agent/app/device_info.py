@@ -1,4 +1,4 @@
-"""What runs on this device, as the `info` message says it."""
+"""The facts about this device that the `info` message publishes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fer_agent.updates.activation.swap import Ready
 
 
 class DeviceInfo:
-    """The facts of the `info` message; made first, handed down to whoever finds one out.
+    """The facts of the `info` message; made first and handed down to the parts that change them.
 
     Its methods may be called from any thread.
 

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CameraMeter:
-    """Where the figures of one camera's pipeline are read.
+    """The counters and durations of one camera's pipeline.
 
     Attributes:
-        stats: asks the camera for its counters.
-        clock: what the stages took.
+        stats: returns the camera's counters.
+        clock: the durations of the stages.
     """
 
     stats: Callable[[], CameraStats]
@@ -54,7 +54,7 @@ def frames_of(meters: Iterable[CameraMeter]) -> tuple[int, int]:
 
 
 class HealthReporter:
-    """Measures what happened since it was last asked."""
+    """Figures since the report before."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class HealthReporter:
         Args:
             meters: one for each enabled camera.
             session: the agent's session.
-            interval_s: seconds between two reports; kept for whoever asks regularly.
+            interval_s: seconds between two reports; the service loop reads it.
             publisher: counts events and connections; None without one.
         """
         self.interval_s = interval_s

@@ -63,8 +63,8 @@ def load_detector(
     """Load the face detector that the configuration asks for.
 
     Returns:
-        What makes a detector for one pipeline (each keeps buffers of its own, all share one
-        session), and its model; None for the Haar cascade, which has none.
+        A function that makes a detector for one pipeline (each has its own buffers, all share one
+        session), and the model; None for the Haar cascade, which has none.
 
     Raises:
         ModelError: YuNet was demanded and cannot be had.

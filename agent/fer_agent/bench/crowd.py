@@ -16,7 +16,7 @@ from fer_agent.vision.records import Frame
 MOST_FACES: Final = 8
 FPS: Final = 30.0
 PICTURES: Final = 60
-"""Pictures of one round, two seconds; people sway in whole periods, so that nobody jumps."""
+"""Pictures of one round, two seconds; people sway in whole periods, without a jump."""
 
 _QUALITY = 90
 _SWAY_PX = 14
@@ -61,24 +61,17 @@ class CrowdSource:
 def poses(faces: int, number: int) -> list[tuple[Person, Pose]]:
     """Return the people of picture `number` with their poses: one row up to three, else two."""
     rows = [faces] if faces <= 3 else [math.ceil(faces / 2), faces // 2]
+    heights = [215.0] if len(rows) == 1 else [110.0, 345.0]
+    size_px = 120.0 if faces <= 2 else 84.0 if faces <= 4 else 66.0  # so many fit side by side
     placed = []
     for row, count in enumerate(rows):
         for place in range(count):
             person = (COLLINS, HOPPER)[(place + row) % 2]
             turn = 2 * math.pi * (number / PICTURES + (place + row / 2) / max(count, 1))
             x = WIDTH * (place + 0.5) / count + _SWAY_PX * math.sin(turn)
-            y = _height(len(rows), row) + _NOD_PX * math.sin(2 * turn)
-            placed.append((person, Pose(x, y, _size_px(faces))))
+            y = heights[row] + _NOD_PX * math.sin(2 * turn)
+            placed.append((person, Pose(x, y, size_px)))
     return placed
-
-
-def _height(rows: int, row: int) -> float:
-    return 215.0 if rows == 1 else (110.0, 345.0)[row]
-
-
-def _size_px(faces: int) -> float:
-    """Return the width of a face at which so many fit side by side."""
-    return 120.0 if faces <= 2 else 84.0 if faces <= 4 else 66.0
 
 
 def _encode(scene: Scene, faces: int, number: int) -> NDArray[np.uint8]:

@@ -263,10 +263,7 @@ class _SustainedRate:
         if is_over or now_s - self._piece_began_s >= self._piece_s:
             lasted_s = max(now_s - self._piece_began_s, 1e-9)
             self._tell(
-                {
-                    "at_s": round(now_s - self._began_s, 2),
-                    "fps": round(self._frames / lasted_s, 2),
-                }
+                {"at_s": round(now_s - self._began_s, 2), "fps": round(self._frames / lasted_s, 2)}
             )
             self._frames, self._piece_began_s = 0, now_s
         return not is_over

@@ -10,7 +10,7 @@ from fer_agent.bench.protocol import Protocol, StopFlag, measure, summary
 from fer_agent.errors import InferenceError, ModelContractError
 from fer_agent.inference import available
 from fer_agent.inference.noise import make_input
-from fer_agent.inference.setting import LoadRequest
+from fer_agent.inference.request import LoadRequest
 from fer_agent.system import memory
 
 

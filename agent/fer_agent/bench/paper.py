@@ -9,10 +9,7 @@ from fer_agent.bench.record import PaperRow
 _MACS: Final = 45_000_000
 """The paper's 0.09 GFLOPs, halved: a multiply-accumulate is two operations."""
 
-_ROWS: Final = (
-    ("Raspberry Pi 4", 28.0, 35.7, 48.0),
-    ("Jetson Nano", 122.0, 8.2, 62.0),
-)
+_ROWS: Final = (("Raspberry Pi 4", 28.0, 35.7, 48.0), ("Jetson Nano", 122.0, 8.2, 62.0))
 """Board, frames a second, milliseconds, megabytes."""
 
 _ALWAYS: Final = (
@@ -36,11 +33,10 @@ def rows(board: str, macs: int | None) -> tuple[PaperRow, ...]:
     for name, fps, latency_ms, memory_mb in _ROWS:
         reasons = list(_ALWAYS)
         if macs is not None:
-            share = macs / _MACS
             reasons.insert(
                 0,
                 f"the paper's network needs about {_MACS / 1e6:.0f} million multiply-accumulates, "
-                f"the one measured {macs / 1e6:.1f} million ({share:.2f} times)",
+                f"the one measured {macs / 1e6:.1f} million ({macs / _MACS:.2f} times)",
             )
         # "NVIDIA Jetson Orin Nano Developer Kit" is another board than "NVIDIA Jetson Nano ...".
         is_same = name.lower() in board.lower()

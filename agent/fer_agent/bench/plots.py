@@ -39,10 +39,7 @@ def pictures(report: BenchReport) -> dict[str, str]:
     latencies = [
         PlotBar(
             f"{one.subject.title}, {one.subject.runtime}, {one.subject.threads} thr.",
-            (
-                ("p50", one.latency_ms.p50),
-                ("p95", one.latency_ms.p95 - one.latency_ms.p50),
-            ),
+            (("p50", one.latency_ms.p50), ("p95", one.latency_ms.p95 - one.latency_ms.p50)),
             f"{one.latency_ms.p50:.2f} / {one.latency_ms.p95:.2f}",
         )
         for one in report.networks
@@ -75,21 +72,20 @@ def bars(title: str, rows: Sequence[PlotBar]) -> str:
     """Draw stacked bars with a legend of the parts."""
     names = list(dict.fromkeys(name for row in rows for name, _ in row.parts))
     longest = max((sum(ms for _, ms in row.parts) for row in rows), default=0.0)
-    top, step = _scale(longest)
+    ticks = _ticks(longest)
     plot_px = _WIDTH - _LABEL_PX - 90
     height = _TOP_PX + len(rows) * (_BAR_PX + _GAP_PX) + 56
     body = []
-    for number in range(round(top / step) + 1):
-        x = _LABEL_PX + plot_px * number * step / top
-        bottom = height - 50
-        body.append(f'<line class="g" x1="{x:.1f}" y1="{_TOP_PX}" x2="{x:.1f}" y2="{bottom}"/>')
-        body.append(_text(x, height - 36, f"{number * step:g}", "middle"))
+    for tick in ticks:
+        x = _LABEL_PX + plot_px * tick / ticks[-1]
+        body.append(_grid_line(x, _TOP_PX, x, height - 50))
+        body.append(_text(x, height - 36, f"{tick:g}", "middle"))
     for at, row in enumerate(rows):
         y = _TOP_PX + at * (_BAR_PX + _GAP_PX)
         body.append(_text(_LABEL_PX - 8, y + 13, row.label, "end"))
         x = float(_LABEL_PX)
         for name, ms in row.parts:
-            width = plot_px * ms / top
+            width = plot_px * ms / ticks[-1]
             colour = _COLOURS[names.index(name) % len(_COLOURS)]
             body.append(
                 f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{_BAR_PX}" '
@@ -110,14 +106,12 @@ def line(run: Sustained) -> str:
     height, left, bottom = 300, 50, 250
     plot_px, rise_px = _WIDTH - left - 60, bottom - _TOP_PX
     last_s = max(run.samples[-1].at_s, 1e-9)
-    top, step = _scale(max(sample.fps for sample in run.samples))
+    ticks = _ticks(max(sample.fps for sample in run.samples))
     body = []
-    for number in range(round(top / step) + 1):
-        y = bottom - rise_px * number * step / top
-        body.append(
-            f'<line class="g" x1="{left}" y1="{y:.1f}" x2="{left + plot_px}" y2="{y:.1f}"/>'
-        )
-        body.append(_text(left - 6, y + 4, f"{number * step:g}", "end"))
+    for tick in ticks:
+        y = bottom - rise_px * tick / ticks[-1]
+        body.append(_grid_line(left, y, left + plot_px, y))
+        body.append(_text(left - 6, y + 4, f"{tick:g}", "end"))
 
     def path(values: Sequence[tuple[float, float]], largest: float, colour: str) -> str:
         points = " ".join(
@@ -126,7 +120,7 @@ def line(run: Sustained) -> str:
         )
         return f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{points}"/>'
 
-    body.append(path([(one.at_s, one.fps) for one in run.samples], top, _COLOURS[0]))
+    body.append(path([(one.at_s, one.fps) for one in run.samples], ticks[-1], _COLOURS[0]))
     warm = [(one.at_s, one.temperature_c) for one in run.samples if one.temperature_c is not None]
     if warm:
         body.append(path(warm, 100.0, _COLOURS[3]))
@@ -139,13 +133,17 @@ def line(run: Sustained) -> str:
     return _document(f"Sustained, {run.faces} face(s): frames a second", height, body)
 
 
-def _scale(largest: float) -> tuple[float, float]:
-    """Return the end of an axis and its step, which is 1, 2 or 5 times a power of ten."""
+def _ticks(largest: float) -> list[float]:
+    """Return an axis' ticks from zero on, at steps of 1, 2 or 5 times a power of ten."""
     if largest <= 0:
-        return 1.0, 0.25
+        return [0.25 * number for number in range(5)]
     power = 10 ** math.floor(math.log10(largest / 4))
     step = next(power * digit for digit in (1, 2, 5, 10) if largest / (power * digit) <= 8)
-    return math.ceil(largest / step) * step, step
+    return [step * number for number in range(math.ceil(largest / step) + 1)]
+
+
+def _grid_line(x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<line class="g" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
 def _text(x: float, y: float, words: str, anchor: str) -> str:

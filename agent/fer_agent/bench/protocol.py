@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-BATCH: Final = 1
 WARMUP: Final = 100
 RUNS: Final = 1000
 

@@ -32,7 +32,7 @@ class ResultPart(BaseModel):
 
 
 class Durations(ResultPart):
-    """What the measured passes took, in milliseconds; percentiles are nearest-rank."""
+    """Durations of the measured passes in milliseconds; percentiles are nearest-rank."""
 
     n: Annotated[int, Field(ge=1)]
     """Measured passes."""
@@ -63,7 +63,7 @@ class Memory(ResultPart):
 
 
 class Problem(ResultPart):
-    """Why something was not measured."""
+    """The reason why something was not measured."""
 
     error: str
     """Class of the error."""
@@ -79,7 +79,7 @@ class Subject(ResultPart):
     """The model's name, or the file's."""
     role: Literal["emotion-model", "face-detector", "other"]
     precision: Literal["fp32", "fp16", "int8"] | None = None
-    """What the manifest says; null for a file without one."""
+    """As in the manifest; null for a file without one."""
     version: str | None = None
     file: str
     """File name, without its folder."""
@@ -116,7 +116,7 @@ class NetworkResult(ResultPart):
 
 
 class PipelineResult(ResultPart):
-    """Whole frames through the agent's own stages, into an outbox that nobody empties."""
+    """Whole frames through the agent's stages, into an outbox without a broker."""
 
     clip: str
     """`scene` for the drawn one, else the file's name."""
@@ -127,11 +127,11 @@ class PipelineResult(ResultPart):
     faces_seen: Amount | None = None
     """Faces tracked in a frame, on average."""
     detector: str | None = None
-    """What found the faces: yunet or haar."""
+    """The face detector: yunet or haar."""
     detector_note: str | None = None
-    """Why the Haar cascade stood in."""
+    """Why the Haar cascade ran instead of YuNet."""
     frame_ms: Durations | None = None
-    """A frame from detector to outbox; capture runs beside it, on a thread of its own."""
+    """A frame from detector to outbox; capture runs beside it, on another thread."""
     fps: Amount | None = None
     """Frames a second end to end, capture included."""
     cpu_share: Amount | None = None
@@ -180,7 +180,7 @@ class BoardReading(ResultPart):
 
 
 class Machine(ResultPart):
-    """Where it was measured."""
+    """The machine of the measurement."""
 
     board: str
     processor: str | None
@@ -198,7 +198,7 @@ class Machine(ResultPart):
 
 
 class ProtocolRecord(ResultPart):
-    """How it was measured."""
+    """The protocol of the measurement."""
 
     batch: Literal[1] = 1
     warmup: Count
@@ -210,7 +210,7 @@ class ProtocolRecord(ResultPart):
 
 
 class PaperRow(ResultPart):
-    """What the MicroExpNet paper claims for a board, and why it is not the same thing."""
+    """The MicroExpNet paper's figures for a board, and why ours cannot be compared with them."""
 
     board: str
     fps: Amount
@@ -230,13 +230,13 @@ class BenchReport(ResultPart):
     started: AwareDatetime
     finished: AwareDatetime
     interrupted: bool
-    """Whether it was ended early: what was measured until then is here."""
+    """Whether it was ended early; the results until then are here."""
     protocol: ProtocolRecord
     machine: Machine
     before: BoardReading
     after: BoardReading
     throttled_during: bool | None
-    """Whether the board slowed itself down meanwhile; null where it does not tell."""
+    """Whether the board throttled itself meanwhile; null where unknown."""
     networks: tuple[NetworkResult, ...] = ()
     pipelines: tuple[PipelineResult, ...] = ()
     sustained: Sustained | None = None
@@ -276,7 +276,7 @@ class Comparison(ResultPart):
     first: str
     second: str
     differences: tuple[str, ...]
-    """Where the two runs are not alike, so that a ratio says less than it seems to."""
+    """Differences between the two runs that make the ratios less reliable."""
     figures: tuple[ComparedFigure, ...]
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]

@@ -155,12 +155,10 @@ class BenchSession:
         return NetworkResult(subject=subject, **found)
 
     def _pipelines(self) -> tuple[PipelineResult, ...]:
-        options = self._options
-        if not options.pipeline:
+        if not self._options.pipeline:
             return ()
-        if options.clip is not None:
-            return (self._pipeline(None),)
-        return tuple(self._pipeline(faces) for faces in options.faces)
+        people = self._options.faces if self._options.clip is None else (None,)
+        return tuple(self._pipeline(faces) for faces in people)
 
     def _pipeline(self, faces: int | None) -> PipelineResult:
         clip = self._options.clip
@@ -169,10 +167,7 @@ class BenchSession:
         frames = self._options.frame_count
         found = self._runner.run(
             self._frames_task(faces)
-            | {
-                "warmup": min(self._options.protocol.warmup, _WARMUP_FRAMES),
-                "frames": frames,
-            }
+            | {"warmup": min(self._options.protocol.warmup, _WARMUP_FRAMES), "frames": frames}
         )
         return PipelineResult(
             clip=SCENE if clip is None else clip.name,

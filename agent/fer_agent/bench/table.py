@@ -154,11 +154,7 @@ def _not_comparable(rows: Sequence[PaperRow]) -> list[str]:
 
 
 def _paper(row: PaperRow) -> tuple[str, ...]:
-    ms, fps, memory = (
-        figure(row.latency_ms, 1),
-        figure(row.fps, 0),
-        figure(row.memory_mb, 0),
-    )
+    ms, fps, memory = (figure(row.latency_ms, 1), figure(row.fps, 0), figure(row.memory_mb, 0))
     return (f"paper, {row.board} ¹", "", "", "", ms, "", "", fps, memory, "")
 
 
@@ -220,9 +216,7 @@ def _sustained(run: Sustained) -> Table:
             )
             for when, sample in zip(("start", "middle", "end"), thirds, strict=True)
         ]
-        rows.append(
-            ("slowest", "", figure(min(rates), 1), "", "", ""),
-        )
+        rows.append(("slowest", "", figure(min(rates), 1), "", "", ""))
     return Table(
         title=f"Sustained: {run.minutes:g} min asked for, {run.faces} face(s)",
         head=("when", "s", "FPS", "°C", "MHz", "slowed down"),

@@ -1,4 +1,4 @@
-"""The test of a camera: its real frame rate, picture quality and smallest usable faces."""
+"""The test of a camera's real frame rate, picture quality and smallest usable faces."""
 
 from __future__ import annotations
 
@@ -122,7 +122,10 @@ def probe(
         remedy = "run `fer-agent camera list` to see what is there and what it offers"
         raise CameraError(reason, remedy=(faults[0].remedy if faults else "") or remedy)
     wanted = None if backend_of(config.source) in ("replay", "stream") else config.fps
-    faces = None if detector is None else _face_heights(detector, frame)
+    faces = None
+    if detector is not None:
+        boxes = detector.detect(frame).xyxy
+        faces = tuple(round(float(bottom - top), 1) for _, top, _, bottom in boxes)
     dropped = camera.stats().dropped
     reasons = tuple(fault.reason for fault in faults)
     return samples.report(dropped, long_side, faces, wanted, reasons), frame
@@ -162,7 +165,6 @@ class _Samples:
         brightness = float(np.mean(self._brightness))
         sharpness = float(np.median(self._sharpness))
         smallest_px = SMALLEST_DETECTED_PX * max(width, height) / long_side
-        advice = _advise(rate, wanted_fps, brightness, sharpness)
         return CameraReport(
             width=width,
             height=height,
@@ -175,7 +177,7 @@ class _Samples:
             smallest_good_face_px=round(max(CROP_PX, smallest_px), 1),
             faces=faces,
             faults=faults,
-            advice=tuple(advice),
+            advice=_advise(rate, wanted_fps, brightness, sharpness),
         )
 
 
@@ -206,12 +208,9 @@ def _sharpness(frame: Frame) -> float:
     return float(cv2.Laplacian(luma, cv2.CV_32F).var())
 
 
-def _face_heights(detector: FaceDetector, frame: Frame) -> tuple[float, ...]:
-    xyxy = detector.detect(frame).xyxy
-    return tuple(round(float(bottom - top), 1) for _, top, _, bottom in xyxy)
-
-
-def _advise(rate: float, wanted: float | None, brightness: float, sharpness: float) -> list[str]:
+def _advise(
+    rate: float, wanted: float | None, brightness: float, sharpness: float
+) -> tuple[str, ...]:
     advice = []
     if wanted is not None and 0 < rate < _LATE * wanted:
         advice.append(f"only {rate:.1f} of {wanted:g} frames a second came: use less resolution")
@@ -221,4 +220,4 @@ def _advise(rate: float, wanted: float | None, brightness: float, sharpness: flo
         advice.append("the picture is overexposed: turn the camera away from the light")
     if sharpness < _BLURRED:
         advice.append("the picture is blurred: focus the lens and clean it")
-    return advice
+    return tuple(advice)

@@ -37,11 +37,7 @@ def backend_of(source: str) -> str:
 
 
 def make_source(config: CameraConfig) -> FrameSource:
-    """Make the source that a camera's configuration names, not yet opened.
-
-    Raises:
-        CameraError: the address has an unknown scheme.
-    """
+    """Make the source of a camera's configuration, not yet opened; raises as `backend_of`."""
     source, width, height, fps = config.source, config.width, config.height, config.fps
     backend = backend_of(source)
     if backend == "v4l2":
@@ -78,10 +74,7 @@ def make_camera(
 ) -> ThreadedCamera:
     """Make the camera of a configuration section, not yet opened.
 
-    Files end and raise; every other camera is reopened for ever.
-
-    Raises:
-        CameraError: the address has an unknown scheme.
+    Files end and raise; every other camera is reopened for ever. Raises as `backend_of`.
     """
     live = backend_of(config.source) != "replay"
     return ThreadedCamera(

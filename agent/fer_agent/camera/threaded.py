@@ -1,4 +1,4 @@
-"""The camera with a capture thread: newest frame only, faults turned into statuses and gaps."""
+"""The camera with a capture thread, which turns faults into statuses and gaps."""
 
 from __future__ import annotations
 
@@ -77,10 +77,7 @@ class ThreadedCamera:
     def frames(self) -> Iterator[Frame | Gap]:
         """Yield the newest frame again and again, and a `Gap` where frames stopped.
 
-        Returns when the source has ended or the camera was closed.
-
-        Raises:
-            CameraError: a source that is not live cannot be opened or read.
+        Ends with the source or `close`; of a source that is not live, with its `CameraError`.
         """
         with self._lock:
             if not self._closed:

@@ -1,4 +1,4 @@
-"""The view of a camera's picture: region of interest, rotation and flip.
+"""The view of a camera's picture by region of interest, rotation and flip.
 
 Faces are found in the view, and events give their boxes in the camera's original picture.
 """
@@ -109,11 +109,7 @@ class ViewedCamera:
         self.close = camera.close
 
     def frames(self) -> Iterator[Frame | Gap]:
-        """Yield the camera's frames in this view, and its gaps.
-
-        Raises:
-            CameraError: as the camera.
-        """
+        """Yield the camera's frames in this view, and its gaps."""
         for item in self._camera.frames():
             if isinstance(item, Frame):
                 self.original = item.size

@@ -40,9 +40,7 @@ FramesOption = Annotated[
 ThreadsOption = Annotated[
     list[int] | None,
     option(
-        "Threads inside one pass; may be repeated. By default from one to all cores.",
-        min=1,
-        max=64,
+        "Threads inside one pass; may be repeated. By default from one to all cores.", min=1, max=64
     ),
 ]
 RuntimesOption = Annotated[
@@ -112,10 +110,7 @@ def bench(
         protocol=Protocol(warmup=min(WARMUP, runs) if warmup is None else warmup, runs=runs),
         frames=frames,
         choice=SubjectChoice(
-            tuple(model or ()),
-            tuple(runtime or ()),
-            tuple(threads or ()),
-            parse_shape(input_shape),
+            tuple(model or ()), tuple(runtime or ()), tuple(threads or ()), parse_shape(input_shape)
         ),
         faces=tuple(sorted(set(faces or FACES))),
         clip=clip,

@@ -39,8 +39,7 @@ def camera_list(*, as_json: JsonOption = False) -> None:
 @app.command("test")
 def camera_test(
     source: Annotated[
-        str | None,
-        typer.Argument(help="A source, or a camera's name in the configuration."),
+        str | None, typer.Argument(help="A source, or a camera's name in the configuration.")
     ] = None,
     *,
     config: ConfigOption = None,

@@ -72,12 +72,10 @@ def run(
 def demo(
     *,
     seconds: Annotated[
-        float | None,
-        typer.Option(min=1.0, help="How long; by default one tour of the scene."),
+        float | None, typer.Option(min=1.0, help="How long; by default one tour of the scene.")
     ] = None,
     source: Annotated[
-        str | None,
-        option("Camera device or media file instead of the scene."),
+        str | None, option("Camera device or media file instead of the scene.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

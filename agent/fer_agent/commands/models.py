@@ -81,8 +81,7 @@ def sync(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Names of models; by default those in use and `models.names`.",
-            show_default=False,
+            help="Names of models; by default those in use and `models.names`.", show_default=False
         ),
     ] = None,
     *,
@@ -154,8 +153,6 @@ def _line(model: ModelReport) -> str:
         "installed": f"{model.available} is in the store; `fer-agent models activate "
         f"{model.name} {model.available}` switches to it",
         "available": f"{model.available} is there, {model.current or 'nothing'} runs here",
-        "refused": f"{model.current or 'nothing'} stays; {model.reason}",
-        "too-new": f"{model.current or 'nothing'} stays; {model.reason}",
-        "failed": f"{model.current or 'nothing'} stays; {model.reason}",
     }
-    return f"{model.name}: {said[model.outcome]}"
+    stays = f"{model.current or 'nothing'} stays; {model.reason}"
+    return f"{model.name}: {said.get(model.outcome, stays)}"

@@ -25,8 +25,7 @@ def build(
     ] = None,
     runs: Annotated[int, typer.Option(min=10, help="Timed runs of each setting.")] = 300,
     limit: Annotated[
-        float,
-        typer.Option(min=0.0, max=1.0, help="Largest loss of accuracy that speed may cost."),
+        float, typer.Option(min=0.0, max=1.0, help="Largest loss of accuracy that speed may cost.")
     ] = 0.01,
     if_changed: Annotated[
         bool,

@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fer_agent.watch.listener import ConnectionChange, ReceivedMessage
+    from fer_agent.watch.listener import Arrival
 
 
 def print_json(content: dict[str, Any]) -> None:
@@ -24,7 +24,7 @@ def print_json(content: dict[str, Any]) -> None:
 @contextmanager
 def live_view(
     title: str, *, as_json: bool, events_only: bool = False
-) -> Iterator[Callable[[ReceivedMessage | ConnectionChange], None]]:
+) -> Iterator[Callable[[Arrival], None]]:
     """Yield a function that shows each arrival: as a JSON line, a live table, or a plain line.
 
     With `events_only` JSON leaves out all but events.
@@ -34,11 +34,11 @@ def live_view(
 
     table = LiveTable(title)
 
-    def print_json(arrived: ReceivedMessage | ConnectionChange) -> None:
+    def print_json(arrived: Arrival) -> None:
         if isinstance(arrived, ReceivedMessage) and (arrived.event() or not events_only):
             typer.echo(arrived.as_json())
 
-    def print_line(arrived: ReceivedMessage | ConnectionChange) -> None:
+    def print_line(arrived: Arrival) -> None:
         if line := table.take(arrived):
             typer.echo(line)
 
@@ -49,7 +49,7 @@ def live_view(
     else:
         from fer_agent.watch.screen import live_screen
 
-        def draw(arrived: ReceivedMessage | ConnectionChange) -> None:
+        def draw(arrived: Arrival) -> None:
             table.take(arrived)
 
         with live_screen(table.render):

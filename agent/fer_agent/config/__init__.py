@@ -1,1 +1,1 @@
-"""The configuration: its model, its loading, and its errors."""
+"""The model, the loading and the errors of the configuration."""

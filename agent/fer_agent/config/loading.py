@@ -1,4 +1,4 @@
-"""The loading of the configuration: a TOML file, the environment over it, options over both.
+"""The loading of the configuration from a TOML file, the environment and options, in this order.
 
 `FER_AGENT__DETECTOR__SCORE=0.7` sets `detector.score`, `FER_AGENT__CAMERA__FRONT_DOOR__SOURCE` the
 `source` in `[camera.front-door]`. An empty variable counts as not set.

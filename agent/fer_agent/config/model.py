@@ -1,4 +1,4 @@
-"""The model of the configuration: one frozen object with a section for each package.
+"""The model of the configuration, one frozen object with a section for each package.
 
 `fer_agent.config.loading` reads it from TOML, environment and command line; `fer-agent config init`
 writes a file with every key, its default and the sentence below it.
@@ -35,12 +35,11 @@ Seconds = Annotated[float, Field(gt=0.0)]
 _PASSWORD_IN_ADDRESS = re.compile(r"(?i)(?:password|passwd|pass|pwd)=(?!\{password\})[^&]")
 """A password in path or query, as for cheap network cameras, other than the placeholder."""
 
-_Permitted = Literal[
+PermittedContext = Literal[
     "home", "research", "accessibility", "entertainment", "medical", "safety", "public"
 ]
-_Justified = Literal["workplace", "education"]
-PERMITTED_CONTEXTS: tuple[str, ...] = get_args(_Permitted)
-JUSTIFIED_CONTEXTS: tuple[str, ...] = get_args(_Justified)
+PERMITTED_CONTEXTS: tuple[str, ...] = get_args(PermittedContext)
+JustifiedContext = Literal["workplace", "education"]
 """EU AI Act, Art. 5(1)(f) forbids inferring emotions there but for medical or safety reasons."""
 
 
@@ -80,7 +79,7 @@ class DeviceConfig(Section):
 class DeploymentConfig(Section):
     """Where and what for this device is used; published with the device's info."""
 
-    context: Literal[_Permitted, _Justified] = Field(examples=["home"])
+    context: Literal[PermittedContext, JustifiedContext] = Field(examples=["home"])
     """Where the device is used. Workplace and education are refused without a justification."""
 
     medical_or_safety_justification: str = ""
@@ -88,7 +87,8 @@ class DeploymentConfig(Section):
 
     @model_validator(mode="after")
     def _prohibited_without_reason(self) -> DeploymentConfig:
-        if self.context in JUSTIFIED_CONTEXTS and not self.medical_or_safety_justification.strip():
+        permitted = self.context in PERMITTED_CONTEXTS
+        if not permitted and not self.medical_or_safety_justification.strip():
             raise ValueError(
                 f"context {self.context!r} is prohibited by the EU AI Act, Art. 5(1)(f), "
                 "unless `medical_or_safety_justification` says why it is used"

@@ -1,4 +1,4 @@
-"""The demo's run: scene, agent, broker and subscriber in one process."""
+"""The demo's run of scene, agent, broker and subscriber in one process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fer_agent.errors import UsageError
 from fer_agent.mqtt.embedded_broker import EmbeddedBroker
 from fer_agent.mqtt.payloads import EventMessage, StatusPayload
 from fer_agent.vision.records import CameraStatus
-from fer_agent.watch.listener import ConnectionChange, ReceivedMessage, Watcher
+from fer_agent.watch.listener import Arrival, ReceivedMessage, Watcher
 
 SCHEMA_VERSION: Final = 1
 DEVICE_ID: Final = "fer-demo"
@@ -165,7 +165,7 @@ class Demo:
             new_camera=self._new_camera,
         )
 
-    def run(self, on_arrival: Callable[[ReceivedMessage | ConnectionChange], None]) -> DemoSummary:
+    def run(self, on_arrival: Callable[[Arrival], None]) -> DemoSummary:
         """Run the agent to its end.
 
         Args:
@@ -210,11 +210,7 @@ class Demo:
         limit = self._options.seconds
         return self._options.source is not None and limit is not None and seconds > limit
 
-    def _hand_over(
-        self,
-        arrived: ReceivedMessage | ConnectionChange | None,
-        on_arrival: Callable[[ReceivedMessage | ConnectionChange], None],
-    ) -> None:
+    def _hand_over(self, arrived: Arrival | None, on_arrival: Callable[[Arrival], None]) -> None:
         if arrived is None:
             return
         message = arrived.read() if isinstance(arrived, ReceivedMessage) else None

@@ -1,4 +1,4 @@
-"""The demo's scene: two real portraits that walk in, sway, leave and come back."""
+"""The demo's scene of two real portraits that walk in, sway, leave and come back."""
 
 from __future__ import annotations
 
@@ -67,21 +67,13 @@ class SceneSource:
         self._scene: Tour | None = None
 
     def open(self) -> None:
-        """Read the portraits and start the clock.
-
-        Raises:
-            CameraError: a picture of the package is missing or cannot be decoded.
-        """
+        """Read the portraits and start the clock."""
         self._scene = Tour()
         self._number = -1
         self._start_s = time.monotonic()
 
     def read(self) -> Frame | None:
-        """Wait for the next picture's time and draw it; None at the end.
-
-        Raises:
-            CameraError: read before `open`.
-        """
+        """Wait for the next picture's time and draw it; return None at the end."""
         if self._scene is None:
             raise CameraError("the demo scene is not open", remedy="open it before reading")
         self._number = max(self._number + 1, int((time.monotonic() - self._start_s) * FPS))

@@ -1,4 +1,4 @@
-"""The letterbox: a frame scaled in proportion and padded to a network's input."""
+"""The scaling of frames in proportion, with padding to a network's input."""
 
 from __future__ import annotations
 

@@ -58,9 +58,6 @@ class YuNetDetector:
 
         Returns:
             Faces in frame pixels, best score first, with YuNet's five landmarks. N may be 0.
-
-        Raises:
-            InferenceError: the runtime refused the input or failed while running.
         """
         if frame.size != self._frame_size:
             self._frame_size = frame.size

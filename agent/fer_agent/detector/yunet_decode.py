@@ -1,4 +1,4 @@
-"""The decoder of YuNet's raw outputs: boxes of the cells over the threshold, then NMS.
+"""The decoder of YuNet's raw outputs.
 
 Source: YuNet (Wu et al., 2023), doi:10.1007/s11633-023-1423-y; the formulas are those of OpenCV's
 `FaceDetectorYN`, which the tests compare with.

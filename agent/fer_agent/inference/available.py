@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from fer_agent.errors import UnavailableError, UsageError
-from fer_agent.inference.setting import LoadRequest
+from fer_agent.inference.request import LoadRequest
 from fer_agent.vision.ports import InferenceSession
 
 _IMPORT_TIMEOUT_S = 120.0

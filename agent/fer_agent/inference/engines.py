@@ -23,7 +23,7 @@ from fer_agent.inference.engine_file import EngineKey, Profile
 from fer_agent.inference.golden import Golden
 from fer_agent.inference.noise import make_input
 from fer_agent.inference.onnx import OnnxSession
-from fer_agent.inference.setting import LoadRequest
+from fer_agent.inference.request import LoadRequest
 from fer_agent.inference.tensorrt import TensorRtSession
 from fer_agent.models.store import file_sha256
 from fer_agent.system import child_process, durable
@@ -93,9 +93,7 @@ def source_precision(precision: str, version: tuple[int, ...]) -> str:
 
 
 def open_engine(
-    network: Network,
-    store: Path,
-    on_progress: Callable[[float], None] = lambda _share: None,
+    network: Network, store: Path, on_progress: Callable[[float], None] = lambda _share: None
 ) -> TensorRtSession:
     """Load a network's engine, and build it first if there is none for this board.
 
@@ -197,10 +195,7 @@ def _converse(task: EngineTask, on_progress: Callable[[float], None]) -> tuple[d
     """Run the building process; return its last line, which may be empty, and its exit status."""
     said: dict[str, Any] = {}
     with subprocess.Popen(  # noqa: S603  our own interpreter and module
-        [sys.executable, "-m", _MODULE],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-m", _MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         # The end of this program does not wait for an engine.
         atexit.register(process.kill)

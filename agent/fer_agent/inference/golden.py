@@ -221,8 +221,7 @@ def check(session: InferenceSession, golden: Golden, tolerance: Tolerance) -> Ag
 
 
 def _difference(have: NDArray[np.generic], want: NDArray[np.generic]) -> float:
-    apart = np.abs(have.astype(np.float64) - want.astype(np.float64))
-    largest = float(apart.max(initial=0.0))
+    largest = float(np.abs(have.astype(np.float64) - want.astype(np.float64)).max(initial=0.0))
     return largest if np.isfinite(largest) else float("inf")
 
 
@@ -239,6 +238,5 @@ def _disagreements(have: NDArray[np.generic], want: NDArray[np.generic]) -> int:
 
 def _unreadable(path: Path, why: str) -> ModelFileError:
     return ModelFileError(
-        f"{path} has no golden inputs: {why}",
-        remedy="reinstall the model, or fetch it again",
+        f"{path} has no golden inputs: {why}", remedy="reinstall the model, or fetch it again"
     )

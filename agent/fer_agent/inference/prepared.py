@@ -50,7 +50,9 @@ def open_session(path: Path, sha256: str, store: Path, *, threads: int) -> OnnxS
     Raises:
         ModelError, InferenceError: as `OnnxSession`, of the file itself.
     """
-    folder = _folder_of(store, sha256)
+    parts = (sha256, available.version("onnx"), board.instruction_sets())
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    folder = store / ".state" / "prepared" / key[:24]
     try:
         if not _is_whole(folder):
             _prepare(path, folder)
@@ -58,12 +60,6 @@ def open_session(path: Path, sha256: str, store: Path, *, threads: int) -> OnnxS
     except (OSError, AgentError) as error:
         logger.info("%s is not kept ready for the next start: %s", path, error)
     return OnnxSession(path, threads=threads)
-
-
-def _folder_of(store: Path, sha256: str) -> Path:
-    parts = (sha256, available.version("onnx"), board.instruction_sets())
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return store / ".state" / "prepared" / key[:24]
 
 
 def _is_whole(folder: Path) -> bool:
@@ -102,8 +98,8 @@ def _prepare(path: Path, folder: Path) -> None:
         finally:  # gone already when all went well
             shutil.rmtree(partial, ignore_errors=True)
         durable.sync_folder(folder.parent)
-        folders = [path for path in folder.parent.iterdir() if path.is_dir()]
-        for old in sorted(folders, key=lambda each: each.stat().st_mtime_ns)[:-KEPT]:
+        kept = [path for path in folder.parent.iterdir() if path.is_dir()]
+        for old in sorted(kept, key=lambda each: each.stat().st_mtime_ns)[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
 

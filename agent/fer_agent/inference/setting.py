@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -47,22 +45,3 @@ class Conditions(FrozenRecord):
                 shown = isinstance(here, str) and key != "model_sha256"
                 words.append(f"{field.title} ({there}, here {here})" if shown else str(field.title))
         return words
-
-
-@dataclass(frozen=True, slots=True)
-class LoadRequest:
-    """A network to load on some runtime.
-
-    Attributes:
-        path: the ONNX file.
-        threads: threads inside one run; ignored where the runtime is not threaded.
-        precision: of an engine that is built from the file.
-        shape: of one input, where the file leaves more open than the number of rows.
-        store: the model store, where engines are kept.
-    """
-
-    path: Path
-    threads: int = 1
-    precision: Literal["fp32", "fp16"] = "fp32"
-    shape: tuple[int, ...] | None = None
-    store: Path = Path()

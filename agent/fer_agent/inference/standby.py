@@ -51,7 +51,7 @@ class StandbySession:
     def bind(
         self, tensor: NDArray[np.generic], outputs: Mapping[str, NDArray[np.generic]]
     ) -> Callable[[], None]:
-        """Prepare runs that read one array and write others; see `vision.binding`.
+        """Prepare runs that read one array and write others; see `runtime.binding`.
 
         Raises:
             InferenceError: as `bind` and the run of the plain session.

@@ -1,1 +1,1 @@
-"""The models: emotion words, manifests and folders."""
+"""Emotion words, and the manifests and folders of models."""

@@ -1,4 +1,4 @@
-"""The emotion words: the classes of models, and the words on the wire."""
+"""The emotion words in models and on the wire."""
 
 from __future__ import annotations
 

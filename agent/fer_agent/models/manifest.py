@@ -1,4 +1,4 @@
-"""The manifest of a model: all facts about a network beside its graph."""
+"""The manifest of a model, with all facts about a network beside its graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folders of models: the configured store first, then the models shipped with this package.
+"""The folders of models, first in the configured store, then among those of this package.
 
 A model is a folder `<name>/` with `manifest.json` and the files it names.
 """

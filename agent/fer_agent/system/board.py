@@ -1,4 +1,4 @@
-"""The board: its name, its processor, its temperatures, clocks and throttling.
+"""The board's name, processor, temperatures, clocks and throttling.
 
 A figure that cannot be read is None, never zero. The kernel's files come first, then the vendor's
 programs: `vcgencmd` on a Raspberry Pi, `tegrastats` and `nvpmodel` on a Jetson.
@@ -12,7 +12,10 @@ import re
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _PI_FLAGS: Final = {
     0: "under-voltage",
@@ -87,16 +90,12 @@ def read_state(root: Path = Path("/")) -> BoardState:
         root: folder of the kernel's files.
     """
     cores = root / "sys/devices/system/cpu"
-    governors = {
-        name
-        for path in cores.glob("cpufreq/policy*/scaling_governor")
-        if (name := _text(path)) is not None
-    }
+    governors = {_text(path) for path in cores.glob("cpufreq/policy*/scaling_governor")}
     return replace(
         read_heat(root),
         clock_mhz=_pi_clock_mhz() or _highest_mhz(cores, "scaling_cur_freq"),
         clock_max_mhz=_highest_mhz(cores, "cpuinfo_max_freq"),
-        governor=", ".join(sorted(governors)) or None,
+        governor=", ".join(sorted(name for name in governors if name)) or None,
         gpu_clock_mhz=_gpu_clock_mhz(root),
         power_mode=_power_mode(),
     )
@@ -132,12 +131,11 @@ def was_throttled(before: BoardState, after: BoardState) -> bool | None:
 
 
 def _sensors(root: Path) -> dict[str, float]:
-    found = {}
-    for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
-        with contextlib.suppress(ValueError, TypeError):
-            name = _text(zone / "type") or zone.name
-            found[name] = int(_text(zone / "temp") or "") / 1000
-    return found
+    return {
+        _text(zone / "type") or zone.name: value / 1000
+        for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*"))
+        if (value := _number(zone / "temp")) is not None
+    }
 
 
 def _pi_sensor() -> dict[str, float]:
@@ -173,18 +171,13 @@ def _pi_clock_mhz() -> float | None:
 
 
 def _highest_mhz(cores: Path, file: str) -> float | None:
-    clocks = []
-    for path in cores.glob(f"cpufreq/policy*/{file}"):
-        with contextlib.suppress(ValueError, TypeError):
-            clocks.append(int(_text(path) or "") / 1000)
-    return max(clocks, default=None)
+    clocks = _numbers(cores.glob(f"cpufreq/policy*/{file}"))
+    return max(clocks) / 1000 if clocks else None
 
 
 def _gpu_clock_mhz(root: Path) -> float | None:
-    for path in sorted((root / "sys/class/devfreq").glob("*gpu*/cur_freq")):
-        with contextlib.suppress(ValueError, TypeError):
-            return int(_text(path) or "") / 1e6
-    return None
+    clocks = _numbers(sorted((root / "sys/class/devfreq").glob("*gpu*/cur_freq")))
+    return clocks[0] / 1e6 if clocks else None
 
 
 def _power_mode() -> str | None:
@@ -194,15 +187,21 @@ def _power_mode() -> str | None:
 
 def _throttle_events(root: Path) -> int | None:
     """Add up the counters of x86 cores and of a Jetson's over-current alarms."""
-    counters = [
-        *(root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count"),
-        *(root / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt"),
-    ]
-    counts = []
-    for path in counters:
-        with contextlib.suppress(ValueError, TypeError):
-            counts.append(int(_text(path) or ""))
+    cores = root / "sys/devices/system/cpu"
+    counts = _numbers(cores.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
+    counts += _numbers((root / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt"))
     return sum(counts) if counts else None
+
+
+def _numbers(paths: Iterable[Path]) -> list[int]:
+    return [value for path in paths if (value := _number(path)) is not None]
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(_text(path) or "")
+    except ValueError:
+        return None
 
 
 def _text(path: Path) -> str | None:

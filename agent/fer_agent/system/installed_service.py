@@ -1,4 +1,4 @@
-"""The installed service: its status and log on this board, and the relay to provisioning.
+"""The installed service's status and log on this board, and the relay to provisioning.
 
 Provisioning is a separate program that needs an extra, which a board's agent does without.
 """

@@ -1,4 +1,4 @@
-"""The memory of this process: its figures, and the trimming of its heap."""
+"""The memory figures of this process, and the trimming of its heap."""
 
 from __future__ import annotations
 

@@ -41,6 +41,11 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
 Version = Annotated[str, Field(pattern=r"^\d{1,6}\.\d{1,6}\.\d{1,6}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
 
+_PATH: Final = re.compile(
+    r"([a-z0-9][a-z0-9-]*)/(\d{1,6}\.\d{1,6}\.\d{1,6})/([A-Za-z0-9][A-Za-z0-9._-]*)"
+)
+"""Name, version and file of a target."""
+
 
 class TargetCustom(FrozenRecord, extra="ignore"):
     """The signed `custom` field of one target."""
@@ -63,7 +68,7 @@ class TargetCustom(FrozenRecord, extra="ignore"):
     @property
     def target_path(self) -> str:
         """The target's path in the repository."""
-        return target_path(self.name, self.version, self.file)
+        return f"{self.name}/{self.version}/{self.file}"
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that goes into the metadata."""
@@ -167,8 +172,8 @@ class Catalog:
     def __init__(self, targets: Iterable[ListedTarget]) -> None:
         self._by_version: dict[str, dict[str, dict[str, ListedTarget]]] = {}
         for target in targets:
-            if (place := _split(target.path)) is not None:
-                name, version, file = place
+            if place := _PATH.fullmatch(target.path):
+                name, version, file = place.groups()
                 files = self._by_version.setdefault(name, {}).setdefault(version, {})
                 files[file] = target
 
@@ -228,21 +233,13 @@ class Catalog:
         return CatalogRelease(manifest, custom.minimum_agent_version, chosen)
 
 
-def target_path(name: str, version: str, file: str) -> str:
-    """Return the path of one file of a model in the repository."""
-    return f"{name}/{version}/{file}"
-
-
 def kind_of(manifest: Manifest | DetectorManifest) -> ModelKind:
     """Return the purpose of a network by its manifest."""
     return "face-detector" if isinstance(manifest, DetectorManifest) else "emotion-model"
 
 
 def customs_of(
-    manifest: Manifest | DetectorManifest,
-    content: dict[str, Any],
-    *,
-    minimum_agent_version: str,
+    manifest: Manifest | DetectorManifest, content: dict[str, Any], *, minimum_agent_version: str
 ) -> dict[str, TargetCustom]:
     """Describe every target of a version that is to be published.
 
@@ -270,16 +267,6 @@ def customs_of(
         precision = entry.precision if isinstance(entry, ModelFile) else None
         found[entry.path] = custom(entry.path, precision=precision)
     return found
-
-
-def _split(path: str) -> tuple[str, str, str] | None:
-    """Take a target's path apart; None for one that is no file of a model."""
-    parts = path.split("/")
-    if len(parts) != 3 or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", parts[0]):
-        return None
-    if not _is_version(parts[1]) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", parts[2]):
-        return None
-    return parts[0], parts[1], parts[2]
 
 
 def _is_version(text: object) -> bool:

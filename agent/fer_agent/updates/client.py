@@ -85,7 +85,7 @@ class Repository:
             with self._translating():
                 updater = self._updater(now)
                 updater.refresh()
-                # The client does not sync its files to the disk itself.
+                # The client does not sync its files to the disk.
                 durable.sync_tree(self.folder / "root_history")
                 durable.sync_tree(self.folder)
                 return self._listed()

@@ -71,10 +71,7 @@ class Fetcher:
         """
 
         def take(answer: Answer) -> bytes:
-            content = bytearray()
-            for chunk in _limited(answer, limit_bytes):
-                content += chunk
-            return bytes(content)
+            return b"".join(_limited(answer, limit_bytes))
 
         return self._persist(url, lambda: self._follow(url, {}, take))
 

@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from fer_agent.models.store import shipped_folder
 from fer_agent.mqtt.payloads import ModelUpdate, UpdateFailure, Updates
 from fer_agent.updates import report
 from fer_agent.updates.activation import journal, state
 from fer_agent.updates.activation.state import RejectedVersion, UpdateState
-from fer_agent.updates.activation.versions import version_of
+from fer_agent.updates.activation.versions import in_use
 from fer_agent.updates.report import SyncReport
 from fer_agent.vision.ports import AlertSink
 
@@ -51,7 +50,10 @@ class UpdateNews:
         self._seen = seen
         last = report.read(self._store)
         synced = [] if last is None else [each.name for each in last.models]
-        states = [self._state(name) for name in sorted({self._classifier, *synced})]
+        states = [
+            state.update_state(self._store, name, in_use(self._store, name))
+            for name in sorted({self._classifier, *synced})
+        ]
         self._on_updates(updates(last, states))
         if text := alert(last, states):
             logger.warning("model update: %s", text)
@@ -79,10 +81,6 @@ class UpdateNews:
             else:
                 found.append((path.name, stat.st_ino, stat.st_mtime_ns))
         return found
-
-    def _state(self, name: str) -> UpdateState:
-        current = version_of(self._store / name) or version_of(shipped_folder() / name)
-        return state.update_state(self._store, name, current)
 
 
 def updates(last: SyncReport | None, states: Sequence[UpdateState]) -> Updates:

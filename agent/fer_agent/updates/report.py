@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import AwareDatetime
 
 from fer_agent.system.records import StateRecord
-
-STATE_FOLDER: Final = ".state"
+from fer_agent.updates.activation.journal import STATE_FOLDER
 
 Outcome = Literal["current", "updated", "installed", "available", "refused", "too-new", "failed"]
 """The outcome of a sync for one model.

@@ -8,27 +8,11 @@ from pathlib import Path
 from fer_agent.config.model import AgentConfig
 from fer_agent.errors import InferenceError, ModelError, VerificationError
 from fer_agent.models.manifest import DetectorManifest
-from fer_agent.models.store import shipped_folder
 from fer_agent.updates.activation import state
 from fer_agent.updates.activation.change import ModelChange, configured
 from fer_agent.updates.activation.journal import ModelVersion
-from fer_agent.updates.activation.versions import Versions, version_of
+from fer_agent.updates.activation.versions import Versions
 from fer_agent.updates.catalog import CatalogRelease
-
-
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """The version of a model that is in use here.
-
-    Attributes:
-        version: its number.
-        manifest_sha256: hash of its manifest's file, which names all others.
-        from_store: whether it was downloaded, not shipped or put there by hand.
-    """
-
-    version: str
-    manifest_sha256: str
-    from_store: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +32,9 @@ class Switch:
         """Make it as the configuration says."""
         return cls(store, configured(config))
 
-    def installed(self, name: str) -> Installed | None:
-        """Return the version in use under a name; None without one that can be read."""
-        for place in (self.store, shipped_folder()):
-            if here := version_of(place / name):
-                linked = place == self.store and Versions(self.store, name).linked() is not None
-                return Installed(here.version, here.manifest_sha256, linked)
-        return None
+    def downloaded(self, name: str) -> bool:
+        """Return whether the version in use under a name came from a repository."""
+        return Versions(self.store, name).current() is not None
 
     def names(self) -> set[str]:
         """Return the names of the models whose downloaded version runs."""

@@ -13,7 +13,6 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +22,8 @@ from fer_agent.models.manifest import by_number, read_any_manifest
 from fer_agent.models.store import verify_file
 from fer_agent.system import durable
 from fer_agent.updates import detector_file, report
+from fer_agent.updates.activation.journal import STATE_FOLDER
+from fer_agent.updates.activation.versions import in_use
 from fer_agent.updates.cache import FOLDER as CACHE_FOLDER
 from fer_agent.updates.cache import ContentCache, place
 from fer_agent.updates.catalog import Catalog
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fer_agent.config.model import AgentConfig
+    from fer_agent.updates.activation.journal import ModelVersion
     from fer_agent.updates.catalog import CatalogRelease, ListedTarget, ReleaseChoice
     from fer_agent.updates.client import Repository
     from fer_agent.updates.report import Outcome
-    from fer_agent.updates.switch import Installed
 
     Progress = Callable[[int, int], None]
 
@@ -99,9 +100,10 @@ class ModelSync:
             TemporaryError: another sync is under way.
             ConfigError: the store cannot be written.
         """
-        lock = self.store / report.STATE_FOLDER / "sync.lock"
+        lock = self.store / STATE_FOLDER / "sync.lock"
         with durable.one_at_a_time(lock, self.store, "another sync"):
-            self._clean_up()
+            for folder in (self.store / ".staging").glob(f"{_STAGED}*"):  # after a power cut
+                shutil.rmtree(folder, ignore_errors=True)
             session = _Session()
             try:
                 self._bring_in(request, session)
@@ -147,9 +149,9 @@ class ModelSync:
     ) -> ModelReport:
         """Bring one model up to date."""
         choice = catalog.choose(name, self.agent_version)
-        here = self.switch.installed(name)
+        here = in_use(self.store, name)
         release = choice.newest
-        if release is None or not _is_due(release, here, catalog):
+        if release is None or not self._is_due(release, here, catalog):
             return self._nothing_to_do(name, catalog, choice, here)
         if reason := self.switch.rejected_before(release):
             session.standing.append(f"{name} {release.version} was refused: {reason}")
@@ -170,8 +172,18 @@ class ModelSync:
             self.switch.activate(folder, release)
         return self._outcome(name, catalog, "updated")
 
+    def _is_due(self, release: CatalogRelease, here: ModelVersion | None, catalog: Catalog) -> bool:
+        """Return whether a version replaces the one here."""
+        if here is None or by_number(release.version) > by_number(here.version):
+            return True
+        if release.version == here.version and release.manifest_sha256 == here.manifest_sha256:
+            return False
+        # A downloaded version that is no longer listed was retired, or has other content now.
+        gone = here.version not in catalog.versions(release.name)
+        return self.switch.downloaded(release.name) and (gone or release.version == here.version)
+
     def _nothing_to_do(
-        self, name: str, catalog: Catalog, choice: ReleaseChoice, here: Installed | None
+        self, name: str, catalog: Catalog, choice: ReleaseChoice, here: ModelVersion | None
     ) -> ModelReport:
         if choice.too_new is None:
             return self._outcome(name, catalog, "current")
@@ -186,7 +198,7 @@ class ModelSync:
     def _outcome(
         self, name: str, catalog: Catalog, outcome: Outcome, reason: str = ""
     ) -> ModelReport:
-        here = self.switch.installed(name)
+        here = in_use(self.store, name)
         offered = catalog.versions(name)
         return ModelReport(
             name=name,
@@ -204,10 +216,13 @@ class ModelSync:
         staging.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=_STAGED, dir=staging))
         folder.chmod(0o755)
+        before = 0
+
+        def share(done: int, _all: int) -> None:
+            progress(before + done, release.size_bytes)
+
         try:
-            before = 0
             for file, target in release.files.items():
-                share = partial(_share, progress, before, release.size_bytes)
                 content = self._stored(release, file, target) or cache.get(
                     self.repository.wanted(target), share
                 )
@@ -231,11 +246,6 @@ class ModelSync:
         except ModelFileError:
             return None
         return path
-
-    def _clean_up(self) -> None:
-        """Remove the staging folders of a sync that a power cut ended."""
-        for folder in (self.store / ".staging").glob(f"{_STAGED}*"):
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _report(self, session: _Session) -> SyncReport:
         before, now = report.read(self.store), datetime.now(timezone.utc).replace(microsecond=0)
@@ -302,7 +312,7 @@ def configured(config: AgentConfig, store: Path) -> ModelSync:
         store=store,
         repository=repository,
         switch=Switch.of(config, store),
-        clock=TrustedTime(store / report.STATE_FOLDER / "trusted-time.json"),
+        clock=TrustedTime(store / STATE_FOLDER / "trusted-time.json"),
         limit_bytes=models.limit_bytes,
     )
 
@@ -331,19 +341,6 @@ def is_due(config: AgentConfig, store: Path) -> bool:
     return not timedelta(0) <= age < timedelta(hours=config.models.interval_hours)
 
 
-def _is_due(release: CatalogRelease, here: Installed | None, catalog: Catalog) -> bool:
-    """Return whether a version replaces the one here."""
-    if here is None:
-        return True
-    if (release.version, release.manifest_sha256) == (here.version, here.manifest_sha256):
-        return False
-    if by_number(release.version) > by_number(here.version):
-        return True
-    # A downloaded version that is no longer listed was retired, or has other content now.
-    listed = here.version in catalog.versions(release.name)
-    return here.from_store and (not listed or release.version == here.version)
-
-
 def _alert(session: _Session, before: str) -> str:
     """Return the alert: a rejected update, until one is taken or nothing is wrong."""
     for error in session.failures:
@@ -352,11 +349,6 @@ def _alert(session: _Session, before: str) -> str:
     if session.failures:
         return before
     return "; ".join(session.standing)
-
-
-def _share(progress: Progress, before: int, size_bytes: int, done: int, _all: int) -> None:
-    """Report one file's progress as a part of the version's."""
-    progress(before + done, size_bytes)
 
 
 def _refuse_anothers(store: Path) -> None:

@@ -1,1 +1,1 @@
-"""The way of a frame: records, ports and the stages between camera and publisher."""
+"""The stages of a frame between camera and publisher, with their records and ports."""

@@ -1,8 +1,9 @@
-"""The classifier of tracked faces: crops to calibrated emotion probabilities."""
+"""The classifier, which turns crops of faces into calibrated emotion probabilities."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -50,14 +51,10 @@ class CropClassifier:
         no_probs = np.empty((0, len(self.labels)), np.float32)
         self._no_scores = EmotionScores(self.labels, no_probs, self._identity)
         self._idle: defaultdict[int, list[_Batch]] = defaultdict(list)
-        self._output = self._check_contract(manifest)
+        self._output_name, self._output_dtype = self._check_contract(manifest)
 
     def classify(self, frame: Frame, tracks: Tracks) -> EmotionScores:
-        """Classify all tracked faces of one frame in one batch.
-
-        Raises:
-            InferenceError: the runtime refused the input or failed while running.
-        """
+        """Classify all tracked faces of one frame in one batch."""
         count = len(tracks)
         if not count:
             return self._no_scores
@@ -66,7 +63,7 @@ class CropClassifier:
         else:
             # Each thread takes a batch out of the list while it uses it.
             idle = self._idle[count]
-            batch = idle.pop() if idle else _Batch(self._session, count, self._size, self._output)
+            batch = idle.pop() if idle else self._bind(count)
             crop_faces(frame.luma, tracks.xyxy, self._size, out=batch.crops)
             batch.run()
             probs = softmax(batch.logits, self._temperature)
@@ -90,8 +87,13 @@ class CropClassifier:
         (logits,) = self._session.run(crops).values()
         return softmax(logits, self._temperature)
 
-    def _check_contract(self, manifest: Manifest) -> _Output:
-        """Return the network's only output, when it is what the manifest says."""
+    def _bind(self, count: int) -> _Batch:
+        crops = np.zeros((count, 1, *self._size), np.uint8)
+        logits = np.zeros((count, len(self.labels)), self._output_dtype)
+        return _Batch(crops, logits, bind(self._session, crops, {self._output_name: logits}))
+
+    def _check_contract(self, manifest: Manifest) -> tuple[str, np.dtype[np.generic]]:
+        """Return name and type of the network's only output, after checking shapes and labels."""
         remedy = "reinstall the model, or export it again with `fer-train export`"
         declared = self._session.input_shape
         wanted = manifest.input.shape
@@ -120,26 +122,15 @@ class CropClassifier:
                 remedy=remedy,
             )
         ((name, logits),) = outputs.items()
-        return _Output(name, len(self.labels), logits.dtype)
+        return name, logits.dtype
 
 
-class _Output(NamedTuple):
-    """The network's output: its name in the file, logits for each crop, and their type."""
-
-    name: str
-    width: int
-    dtype: np.dtype[np.generic]
-
-
-class _Batch:
+class _Batch(NamedTuple):
     """The network bound to arrays for one number of crops."""
 
-    def __init__(
-        self, session: InferenceSession, count: int, size: tuple[int, int], output: _Output
-    ) -> None:
-        self.crops = np.zeros((count, 1, *size), np.uint8)
-        self.logits = np.zeros((count, output.width), output.dtype)
-        self.run = bind(session, self.crops, {output.name: self.logits})
+    crops: NDArray[np.uint8]
+    logits: NDArray[np.generic]
+    run: Callable[[], None]
 
 
 def softmax(logits: NDArray[np.generic], temperature: np.float32) -> Float32Array:

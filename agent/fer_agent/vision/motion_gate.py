@@ -31,7 +31,7 @@ _MIN_DETECTIONS: Final = 3
 
 
 class MotionGatedDetector:
-    """A detector that searches a frame only after motion or a time limit; satisfies `FaceDetector`.
+    """A `FaceDetector` that searches a frame only after motion or a time limit.
 
     It rests once the same faces, or none, were found at the same places for a while. A frame that
     then shows no motion against the reference picture, the last one searched, gets that one's
@@ -63,11 +63,7 @@ class MotionGatedDetector:
         self._detections = 0
 
     def detect(self, frame: Frame) -> Faces:
-        """Find the faces in one frame, best score first, or repeat those of the last one searched.
-
-        Raises:
-            InferenceError: the runtime refused the input or failed while running.
-        """
+        """Find the faces in one frame, or repeat those of the last one searched."""
         step_ns, self._frame_ns = frame.captured_ns - self._frame_ns, frame.captured_ns
         cells = _cells(frame.luma) if self._is_steady(frame) else None
         if cells is not None and self._searched is not None:

@@ -1,4 +1,4 @@
-"""The pipeline: all that happens to a frame, from the camera to the events it causes."""
+"""The pipeline of a frame, from the camera to the events it causes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The smoother: per-frame probabilities to events about tracks.
+"""The smoother, which turns per-frame probabilities into events about tracks.
 
 Its results depend on the frames' times, not their number, so that a Raspberry Pi at five frames a
 second and a Jetson at thirty give the same events.

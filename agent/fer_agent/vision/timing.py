@@ -1,4 +1,4 @@
-"""Durations of a pipeline's stages: the clock, and the wrappers that feed it."""
+"""The durations of a pipeline's stages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tracker: faces to tracks with stable ids, after SORT.
+"""The tracker, which gives faces stable ids, after SORT.
 
 A track is a Kalman filter of constant velocity, and each frame's faces go to the tracks whose
 predicted boxes fit them best (Bewley et al., 2016, doi:10.1109/ICIP.2016.7533003). Three things

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import Final, TypeAlias
 
 from fer_agent.config.model import MqttConfig
 from fer_agent.errors import BrokerError, CredentialsError
@@ -97,6 +97,9 @@ class ConnectionChange:
     text: str
 
 
+Arrival: TypeAlias = ReceivedMessage | ConnectionChange
+
+
 class Watcher:
     """A subscription to every agent of a broker, kept up until closed.
 
@@ -119,7 +122,7 @@ class Watcher:
             self._settings, f"fer-watch-{secrets.token_hex(4)}", wakeup=self._wakeup
         )
         self._backoff = Backoff(first_s=first_wait_s, longest_s=30.0)
-        self._arrived: SimpleQueue[ReceivedMessage | ConnectionChange | None] = SimpleQueue()
+        self._arrived: SimpleQueue[Arrival | None] = SimpleQueue()
         self._closing = False
         self._thread: threading.Thread | None = None
 
@@ -137,12 +140,12 @@ class Watcher:
         )
         self._thread.start()
 
-    def arrivals(self) -> Iterator[ReceivedMessage | ConnectionChange]:
+    def arrivals(self) -> Iterator[Arrival]:
         """Yield messages and changes of the connection until `stop`; reconnects by itself."""
         while (arrived := self._arrived.get()) is not None:
             yield arrived
 
-    def next(self, timeout_s: float) -> ReceivedMessage | ConnectionChange | None:
+    def next(self, timeout_s: float) -> Arrival | None:
         """Return the next arrival, None when nothing came in time or after `stop`."""
         try:
             return self._arrived.get(timeout=timeout_s)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from fer_agent.mqtt.messages import Topic
     from fer_agent.mqtt.payloads import Payload
-    from fer_agent.watch.listener import ReceivedMessage
+    from fer_agent.watch.listener import Arrival
 
 _EVENTS_SHOWN = 10
 _TRACKS_SHOWN = 8
@@ -71,7 +71,7 @@ class LiveTable:
         self._events: deque[tuple[Topic, EventMessage]] = deque(maxlen=_EVENTS_SHOWN)
         self._ids: deque[str] = deque(maxlen=1000)
 
-    def take(self, arrived: ReceivedMessage | ConnectionChange) -> str | None:
+    def take(self, arrived: Arrival) -> str | None:
         """Update the state by one arrival.
 
         Returns:
@@ -87,7 +87,7 @@ class LiveTable:
         with self._lock:
             return self._render()
 
-    def _take(self, arrived: ReceivedMessage | ConnectionChange) -> str:
+    def _take(self, arrived: Arrival) -> str:
         if isinstance(arrived, ConnectionChange):
             self._broken = "" if arrived.connected else arrived.text
             return arrived.text

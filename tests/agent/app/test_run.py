@@ -38,7 +38,7 @@ TWO_PEOPLE = "media/head-pose-face-detection-female-and-male.gif"
 MODEL = "microexpnet-ferplus"
 
 
-class Runner:
+class AgentRunner:
     """Starts `fer-agent` with YuNet from the shared folder and nothing of this user's own."""
 
     def __init__(self, home: Path, shared: Path) -> None:
@@ -72,8 +72,8 @@ class Runner:
 
 
 @pytest.fixture
-def runner(tmp_path: Path, shared: Path) -> Iterator[Runner]:
-    runner = Runner(tmp_path, shared)
+def runner(tmp_path: Path, shared: Path) -> Iterator[AgentRunner]:
+    runner = AgentRunner(tmp_path, shared)
     yield runner
     for process in runner.started:
         if process.poll() is None:
@@ -100,7 +100,7 @@ def assert_started_and_ended_once(kinds: dict[str, list[str]]) -> None:
 
 
 def test_two_people_in_a_clip_are_two_tracks_at_the_broker(
-    runner: Runner,
+    runner: AgentRunner,
     shared: Path,
     hub: Any,
     wait_for: Callable[..., None],
@@ -133,7 +133,7 @@ def test_two_people_in_a_clip_are_two_tracks_at_the_broker(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
 def test_a_signal_ends_open_tracks_says_goodbye_and_exits_with_0(
-    runner: Runner,
+    runner: AgentRunner,
     shared: Path,
     hub: Any,
     wait_for: Callable[..., None],
@@ -155,7 +155,7 @@ def test_a_signal_ends_open_tracks_says_goodbye_and_exits_with_0(
 
 
 def test_a_killed_agent_is_announced_as_offline_by_its_will(
-    runner: Runner,
+    runner: AgentRunner,
     shared: Path,
     hub: Any,
     wait_for: Callable[..., None],
@@ -173,7 +173,7 @@ def test_a_killed_agent_is_announced_as_offline_by_its_will(
 
 
 def test_a_broker_that_is_down_does_not_stop_the_record(
-    runner: Runner, shared: Path, tmp_path: Path
+    runner: AgentRunner, shared: Path, tmp_path: Path
 ) -> None:
     record = tmp_path / "record.jsonl"
     code, stderr = runner.run(
@@ -193,7 +193,7 @@ def test_a_broker_that_is_down_does_not_stop_the_record(
 
 
 def test_the_record_has_the_probabilities_of_the_models_own_evaluation(
-    runner: Runner, shared: Path, tmp_path: Path
+    runner: AgentRunner, shared: Path, tmp_path: Path
 ) -> None:
     """Read the files as any other program would: ONNX Runtime, the manifest, a softmax."""
     record = tmp_path / "record.jsonl"
@@ -228,7 +228,7 @@ def test_the_record_has_the_probabilities_of_the_models_own_evaluation(
     assert compared > 80
 
 
-def test_max_frames_ends_the_run(runner: Runner, shared: Path, tmp_path: Path) -> None:
+def test_max_frames_ends_the_run(runner: AgentRunner, shared: Path, tmp_path: Path) -> None:
     record = tmp_path / "record.jsonl"
     code, stderr = runner.run(
         "--source", str(shared / TWO_PEOPLE), "--broker", "none",
@@ -239,7 +239,7 @@ def test_max_frames_ends_the_run(runner: Runner, shared: Path, tmp_path: Path) -
 
 
 def test_a_source_on_the_command_line_keeps_the_camera_keys_of_the_environment(
-    runner: Runner, shared: Path, tmp_path: Path
+    runner: AgentRunner, shared: Path, tmp_path: Path
 ) -> None:
     record = tmp_path / "record.jsonl"
     code, stderr = runner.run(
@@ -256,7 +256,7 @@ def test_a_source_on_the_command_line_keeps_the_camera_keys_of_the_environment(
 
 
 def test_boxes_of_a_turned_camera_are_those_of_its_own_picture(
-    runner: Runner,
+    runner: AgentRunner,
     shared: Path,
     tmp_path: Path,
     hub: Any,
@@ -283,7 +283,7 @@ def test_boxes_of_a_turned_camera_are_those_of_its_own_picture(
 
 
 def test_without_a_detector_file_and_offline_the_cascade_stands_in(
-    runner: Runner, shared: Path, tmp_path: Path
+    runner: AgentRunner, shared: Path, tmp_path: Path
 ) -> None:
     del runner.environment["FER_AGENT__DETECTOR__MODEL_FILE"]
     record = tmp_path / "record.jsonl"
@@ -299,14 +299,16 @@ def test_without_a_detector_file_and_offline_the_cascade_stands_in(
     assert len(frame["faces"]) == 1
 
 
-def copied_model(runner: Runner) -> Path:
+def copied_model(runner: AgentRunner) -> Path:
     model = find_model(MODEL)
     copy = runner.home / "models" / MODEL
     shutil.copytree(model.folder, copy)
     return copy
 
 
-def test_a_truncated_model_is_refused_before_anything_starts(runner: Runner, shared: Path) -> None:
+def test_a_truncated_model_is_refused_before_anything_starts(
+    runner: AgentRunner, shared: Path
+) -> None:
     file = copied_model(runner) / find_model(MODEL).manifest.file().path
     file.write_bytes(file.read_bytes()[:1000])
     code, stderr = runner.run("--source", str(shared / TWO_PEOPLE), "--broker", "none")
@@ -314,7 +316,7 @@ def test_a_truncated_model_is_refused_before_anything_starts(runner: Runner, sha
     assert "has 1000 bytes" in stderr
 
 
-def test_a_manifest_with_foreign_labels_is_refused(runner: Runner, shared: Path) -> None:
+def test_a_manifest_with_foreign_labels_is_refused(runner: AgentRunner, shared: Path) -> None:
     path = copied_model(runner) / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
     manifest["labels"][0] = "furious"
@@ -336,14 +338,14 @@ def test_a_manifest_with_foreign_labels_is_refused(runner: Runner, shared: Path)
     ids=["missing file", "no frames", "unknown address", "broker address", "no camera"],
 )
 def test_wrong_use_ends_with_its_code_and_says_why(
-    runner: Runner, arguments: list[str], code: int, words: str
+    runner: AgentRunner, arguments: list[str], code: int, words: str
 ) -> None:
     ended, stderr = runner.run(*arguments)
     assert (ended, words in stderr, "Traceback" in stderr) == (code, True, False), stderr
 
 
 def test_a_camera_that_is_not_there_is_a_state_and_not_the_end(
-    runner: Runner,
+    runner: AgentRunner,
     hub: Any,
     wait_for: Callable[..., None],
 ) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Listener:
+class NotifySocket:
     """systemd's end of the socket."""
 
     def __init__(self, path: Path) -> None:
@@ -41,8 +41,8 @@ class Listener:
 
 
 @pytest.fixture
-def listener(tmp_path: Path) -> Iterator[Listener]:
-    one = Listener(tmp_path / "notify")
+def listener(tmp_path: Path) -> Iterator[NotifySocket]:
+    one = NotifySocket(tmp_path / "notify")
     yield one
     one.socket.close()
 
@@ -52,7 +52,7 @@ def notify(watchdog: Watchdog, *ended: str) -> None:
     watchdog.notify(ended)
 
 
-def test_ready_and_stopping_are_told(listener: Listener) -> None:
+def test_ready_and_stopping_are_told(listener: NotifySocket) -> None:
     watchdog = Watchdog({}, ServiceManager(listener.environ))
     watchdog.ready()
     watchdog.stopping()
@@ -60,7 +60,7 @@ def test_ready_and_stopping_are_told(listener: Listener) -> None:
 
 
 def test_sign_of_life_is_withheld_while_a_worker_stands_still(
-    listener: Listener, caplog: pytest.LogCaptureFixture
+    listener: NotifySocket, caplog: pytest.LogCaptureFixture
 ) -> None:
     turns = {"front": 0, "back": 0}
     pulses = {name: lambda name=name: turns[name] for name in turns}
@@ -83,7 +83,7 @@ def test_sign_of_life_is_withheld_while_a_worker_stands_still(
     assert len(listener.heard()) == 1
 
 
-def test_worker_that_ended_is_not_waited_for(listener: Listener) -> None:
+def test_worker_that_ended_is_not_waited_for(listener: NotifySocket) -> None:
     watchdog = Watchdog({"clip": lambda: 7}, ServiceManager(listener.environ))
     notify(watchdog)
     notify(watchdog, "clip")
@@ -97,7 +97,7 @@ def test_nothing_is_said_where_nobody_listens() -> None:
     assert watchdog.interval_s == float("inf")
 
 
-def test_variables_meant_for_another_process_are_ignored(listener: Listener) -> None:
+def test_variables_meant_for_another_process_are_ignored(listener: NotifySocket) -> None:
     manager = ServiceManager({**listener.environ, "WATCHDOG_PID": "1"})
     assert manager.watchdog_s == float("inf")
 

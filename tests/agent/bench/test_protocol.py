@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_agent.bench import protocol
 from fer_agent.bench.protocol import Protocol, StopFlag, measure, summary
 from fer_agent.bench.subjects import parse_shape, thread_counts
 from fer_agent.errors import ModelContractError, UsageError
@@ -19,7 +18,12 @@ from fer_agent.system import memory
 
 def test_the_paper_s_protocol_is_the_default() -> None:
     assert Protocol() == Protocol(warmup=100, runs=1000)
-    assert protocol.BATCH == 1
+
+
+def test_a_measured_network_shares_its_process_with_neither_opencv_nor_pydantic() -> None:
+    code = "import sys, fer_agent.bench.child, fer_agent.bench.network; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"cv2", "pydantic", "onnxruntime"} & set(done.stdout.split())
 
 
 def test_warm_up_passes_are_made_and_not_counted() -> None:

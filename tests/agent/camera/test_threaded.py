@@ -283,7 +283,7 @@ def test_a_frozen_picture_is_a_fault_and_stays_offline_until_it_moves() -> None:
     ]
 
 
-class Clock:
+class ShiftedClock:
     """A monotonic clock of the camera's modules that a test moves on, instead of waiting."""
 
     def __init__(self) -> None:
@@ -303,7 +303,7 @@ def test_waits_go_on_growing_until_pictures_came_for_a_minute(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     longest_s: list[float] = []
-    clock = Clock()
+    clock = ShiftedClock()
 
     class Noted(Backoff):
         def next_s(self, *, hopeless: bool = False) -> float:
@@ -330,7 +330,7 @@ def test_waits_go_on_growing_until_pictures_came_for_a_minute(
 def test_a_taker_that_works_for_longer_than_a_gap_is_no_fault_of_the_camera(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock = Clock()
+    clock = ShiftedClock()
     monkeypatch.setattr(threaded, "time", clock)
     # The pause is longer than the camera waits for a picture at a time.
     pause = partial(time.sleep, 0.6)

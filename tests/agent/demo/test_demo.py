@@ -30,7 +30,7 @@ from fer_agent.demo.run import DEVICE_ID, SCENE, Demo, DemoOptions, DemoSummary
 from fer_agent.demo.scene import TOUR_S, Tour
 from fer_agent.errors import CameraError, ModelFileError, UsageError
 from fer_agent.models.store import file_sha256
-from fer_agent.watch.listener import ConnectionChange, ReceivedMessage, Watcher
+from fer_agent.watch.listener import Arrival, ReceivedMessage, Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -106,6 +106,7 @@ def _no_thread_is_left() -> Iterator[None]:
 @pytest.fixture
 def command(store: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """A function that runs `fer-agent demo` with the tests' settings, in this process."""
+    # Private: the command has no option for the models and the detector.
     monkeypatch.setattr(demo, "_settings", lambda _options: settings(store))
     return lambda *arguments: CliRunner().invoke(app, ["demo", *arguments])
 
@@ -125,9 +126,9 @@ def settings(store: Path, source: str = SCENE) -> AgentConfig:
 def play(
     show: Demo, *, stop_at_first_event: bool = False
 ) -> tuple[DemoSummary, list[ReceivedMessage]]:
-    arrivals: list[ReceivedMessage | ConnectionChange] = []
+    arrivals: list[Arrival] = []
 
-    def on_arrival(arrived: ReceivedMessage | ConnectionChange) -> None:
+    def on_arrival(arrived: Arrival) -> None:
         arrivals.append(arrived)
         if stop_at_first_event and isinstance(arrived, ReceivedMessage) and arrived.event():
             show.stop()
@@ -169,7 +170,7 @@ class SlowToSayGoodbye(Watcher):
         super().__init__(config)
         self._goodbyes: list[ReceivedMessage] = []
 
-    def next(self, timeout_s: float) -> ReceivedMessage | ConnectionChange | None:
+    def next(self, timeout_s: float) -> Arrival | None:
         arrived = super().next(timeout_s)
         if isinstance(arrived, ReceivedMessage) and is_goodbye(arrived):
             self._goodbyes.append(arrived)
@@ -185,7 +186,7 @@ class SlowToSayGoodbye(Watcher):
 class NeverSaysGoodbye(Watcher):
     """Never hears `stopped`."""
 
-    def next(self, timeout_s: float) -> ReceivedMessage | ConnectionChange | None:
+    def next(self, timeout_s: float) -> Arrival | None:
         arrived = super().next(timeout_s)
         return None if isinstance(arrived, ReceivedMessage) and is_goodbye(arrived) else arrived
 
@@ -209,7 +210,7 @@ def test_a_goodbye_that_never_comes_is_not_waited_for_for_ever(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "Watcher", NeverSaysGoodbye)
-    monkeypatch.setattr(demo, "_DELIVERY_S", 0.5)
+    monkeypatch.setattr(demo, "_DELIVERY_S", 0.5)  # private, shortened to save the test's time
     show = Demo(DemoOptions(seconds=TOUR_S, settings=settings(store)))
     summary, received = play(show, stop_at_first_event=True)
 

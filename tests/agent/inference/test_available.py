@@ -10,7 +10,7 @@ import pytest
 
 from fer_agent.errors import UnavailableError, UsageError
 from fer_agent.inference import available
-from fer_agent.inference.setting import LoadRequest
+from fer_agent.inference.request import LoadRequest
 from fer_agent.models.store import find_model
 
 if TYPE_CHECKING:

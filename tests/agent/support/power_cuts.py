@@ -47,20 +47,20 @@ def killed(work: Callable[[], object], *, after_s: float | None) -> bool:
 
 
 def take_over(store: Path, name: str, *, good: bool) -> None:
-    """Take the lease as a running agent does, and prove the version or send it back."""
-    lease = settle(store, name)
-    if lease is not None:
+    """Lock the version as a running agent does, and prove the version or send it back."""
+    pending = settle(store, name)
+    if pending is not None:
         if good:
-            lease.confirm()
+            pending.confirm()
         else:
-            lease.roll_back("bad luck")
+            pending.roll_back("bad luck")
 
 
 def look(store: Path, name: str) -> str:
     """Start as an agent does; returns the version it would load, whole and verified."""
-    lease = settle(store, name)
-    if lease is not None:
-        lease.end()
+    pending = settle(store, name)
+    if pending is not None:
+        pending.end()
     assert (store / name).is_symlink(), "the model that was there is gone"
     model = next(iter(candidates(store, name)))
     # What the link names has to be whole by itself, without falling back to another version.

@@ -1,4 +1,4 @@
-"""A trial that passes everything, for tests about what comes before and after it."""
+"""A self-test that passes everything, for tests about what comes before and after it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Untried(SelfTest):
-    """Changes nothing on the disk, as a trial does; a real one takes a second."""
+    """Changes nothing on the disk, as a self-test does; a real one takes a second."""
 
     def run(self, candidate: Path, current: Path | None) -> SelfTestReport:
         return SelfTestReport()

@@ -28,6 +28,7 @@ def test_the_kernel_is_asked_first(
     touched = tmp_path / "synchronized"
     if timesyncd:
         touched.touch()
+    # Private: a test can neither set the machine's clock nor write below /run.
     monkeypatch.setattr(clock, "_TIMESYNCD", touched)
     libc = SimpleNamespace(adjtimex=lambda _buffer: kernel)
     monkeypatch.setattr(clock, "_libc", lambda: libc)

@@ -4,7 +4,7 @@
 
 Below ADDRESS lies one repository as it was after each of its publications: 0/, 1/, ... Each sync
 is of the next. It forks a child for each, so that Python does not start hundreds of times. The
-child does what a board does: it fetches, verifies, activates, takes the lease, and confirms or
+child does what a board does: it fetches, verifies, activates, locks the version, and confirms or
 rolls back. After the kill this process looks at the store as a starting agent would.
 """
 

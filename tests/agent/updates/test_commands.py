@@ -132,7 +132,7 @@ def test_a_damaged_file_is_a_finding(
     assert [each["whole"] for each in json.loads(out)["checked"]] == [False]
 
 
-def test_a_model_that_fails_its_trial_is_refused_with_a_reason_and_exit_76(
+def test_a_model_that_fails_its_self_test_is_refused_with_a_reason_and_exit_76(
     call: Callable[..., tuple[int, str, str]], store: Path
 ) -> None:
     code, out, err = call("sync", "tiny")

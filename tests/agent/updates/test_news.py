@@ -160,7 +160,9 @@ def test_a_version_that_went_back_stands_as_alert_until_a_sync_finds_it_gone(
     assert board.alerts == {}
 
 
-def test_a_refusal_without_any_sync_is_told(tmp_path: Path, news: UpdateNews, board: Notes) -> None:
+def test_a_rejected_version_without_any_sync_is_told(
+    tmp_path: Path, news: UpdateNews, board: Notes
+) -> None:
     bad = ModelVersion(version="1.1.0", manifest_sha256="0" * 64)
     refuse(tmp_path, bad, NOW)
     news.tick()

@@ -95,9 +95,9 @@ def test_old_versions_beyond_those_kept_are_removed(
 def confirm(device: SyncingDevice) -> None:
     from fer_agent.updates.activation.pending import settle
 
-    lease = settle(device.store, NAME)
-    assert lease is not None
-    lease.confirm()
+    pending = settle(device.store, NAME)
+    assert pending is not None
+    pending.confirm()
 
 
 def test_a_refused_version_is_not_fetched_again_until_a_new_one_comes(

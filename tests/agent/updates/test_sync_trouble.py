@@ -126,7 +126,7 @@ def test_a_disk_that_is_full_already_is_not_filled_further(
     assert server.asked(r"/targets/tiny/1\.1\.0/") == []
     last = report.read(device.store)
     assert last is not None
-    # No refusal: nothing stands as an alert.
+    # Nothing was rejected: nothing stands as an alert.
     assert (last.ok, last.alert) == (False, "")
 
 

@@ -172,7 +172,7 @@ def test_as_many_detections_as_a_track_needs_come_before_the_first_rest() -> Non
 
 def test_the_same_result_comes_three_times_before_the_first_rest_whatever_is_asked_for() -> None:
     inner = Scripted()
-    detector = gated(inner, min_detections=1)
+    detector = MotionGatedDetector(inner, rest_s=60, steady_s=0, min_detections=1)
     for at_s in times(30, 2):
         detector.detect(still(at_s))
     assert len(inner.asked_ns) == 3 + 1  # the fourth is the one that later pictures stand against

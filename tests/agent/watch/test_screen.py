@@ -46,6 +46,7 @@ def test_lines_of_the_log_stand_above_a_growing_table_and_leave_nothing_behind(
     terminal, drawn, written = Terminal(), itertools.count(1), list[str]()
     grown = threading.Event()
     monkeypatch.setattr(sys, "stderr", terminal)
+    # Private: at the real 8 frames a second the two threads would meet too rarely.
     monkeypatch.setattr(live_screen, "_FRAMES_PER_S", 200)
 
     def render() -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from publishing_machines import Device, Publisher, new_device
+from publishing_machines import Device, Operator, new_device
 from tiny_models import entry, write_graph, write_model
 
 
@@ -45,14 +45,14 @@ def _quick(built: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def new_publisher(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Publisher:
+) -> Operator:
     """A publisher without a repository yet."""
     monkeypatch.delenv("FER_PUBLISH_PASSWORD_FILE", raising=False)
-    return Publisher(tmp_path / "publisher", capsys, monkeypatch)
+    return Operator(tmp_path / "publisher", capsys, monkeypatch)
 
 
 @pytest.fixture
-def publisher(new_publisher: Publisher) -> Publisher:
+def publisher(new_publisher: Operator) -> Operator:
     """A publisher with an empty repository and one key a role."""
     new_publisher.must("init")
     return new_publisher
@@ -83,7 +83,7 @@ def serve() -> Iterator[Callable[[Path], str]]:
 
 
 @pytest.fixture
-def device(publisher: Publisher, serve: Callable[[Path], str], tmp_path: Path) -> Device:
+def device(publisher: Operator, serve: Callable[[Path], str], tmp_path: Path) -> Device:
     """A device that was given the publisher's first root."""
     return new_device(publisher, serve(publisher.repository), tmp_path / "device")
 

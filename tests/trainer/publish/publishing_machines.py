@@ -32,7 +32,7 @@ class Done:
 
 
 @dataclass
-class Publisher:
+class Operator:
     """A machine with a repository, its keys and a password."""
 
     folder: Path
@@ -159,6 +159,6 @@ class Device:
         return updater
 
 
-def new_device(publisher: Publisher, address: str, folder: Path, version: int = 1) -> Device:
+def new_device(publisher: Operator, address: str, folder: Path, version: int = 1) -> Device:
     root = (publisher.repository / "metadata" / f"{version}.root.json").read_bytes()
     return Device(folder, address, root)

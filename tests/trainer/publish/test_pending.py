@@ -7,7 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from publishing_machines import Publisher, new_device
+from publishing_machines import Operator, new_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def other(new_publisher: Publisher) -> Publisher:
+def other(new_publisher: Operator) -> Operator:
     """A second machine with a separate key and another password."""
-    machine = Publisher(
+    machine = Operator(
         new_publisher.folder.parent / "other", new_publisher.capsys, new_publisher.monkeypatch
     )
     machine.password.write_text("another machine, another password")
@@ -29,14 +29,14 @@ def other(new_publisher: Publisher) -> Publisher:
     return machine
 
 
-def sign(machine: Publisher, pending: Path, *words: object) -> tuple[int, str]:
+def sign(machine: Operator, pending: Path, *words: object) -> tuple[int, str]:
     done = machine.call(
         "sign", pending, "--keys", machine.keys, "--password-file", machine.password, *words
     )
     return done.code, done.out + done.err
 
 
-def start(new_publisher: Publisher, other: Publisher) -> None:
+def start(new_publisher: Operator, other: Operator) -> None:
     """A repository whose root needs a key of either machine."""
     pending = new_publisher.folder.parent / "start"
     new_publisher.must(
@@ -50,8 +50,8 @@ def start(new_publisher: Publisher, other: Publisher) -> None:
 
 
 def test_a_repository_starts_with_root_keys_on_two_machines(
-    new_publisher: Publisher,
-    other: Publisher,
+    new_publisher: Operator,
+    other: Operator,
     serve: Callable[[Path], str],
     tiny: Path,
     tmp_path: Path,
@@ -66,7 +66,7 @@ def test_a_repository_starts_with_root_keys_on_two_machines(
 
 
 def test_a_change_is_published_only_once_both_have_signed(
-    new_publisher: Publisher, other: Publisher, tmp_path: Path
+    new_publisher: Operator, other: Operator, tmp_path: Path
 ) -> None:
     start(new_publisher, other)
     pending = tmp_path / "pending"
@@ -85,7 +85,7 @@ def test_a_change_is_published_only_once_both_have_signed(
 
 
 def test_models_are_signed_where_no_online_key_is(
-    publisher: Publisher, tiny: Path, tmp_path: Path
+    publisher: Operator, tiny: Path, tmp_path: Path
 ) -> None:
     online = tmp_path / "server-keys"
     shutil.move(publisher.online, online)
@@ -104,7 +104,7 @@ def test_models_are_signed_where_no_online_key_is(
 
 
 def test_a_signer_reads_the_metadata_and_not_a_description(
-    new_publisher: Publisher, other: Publisher, tiny: Path, tmp_path: Path
+    new_publisher: Operator, other: Operator, tiny: Path, tmp_path: Path
 ) -> None:
     start(new_publisher, other)
     bert = other.keys / "root-bert.pub.pem"
@@ -121,7 +121,7 @@ def test_a_signer_reads_the_metadata_and_not_a_description(
     assert len(root["signatures"]) == 1
 
 
-def test_a_stale_change_is_refused(publisher: Publisher, tiny: Path, tmp_path: Path) -> None:
+def test_a_stale_change_is_refused(publisher: Operator, tiny: Path, tmp_path: Path) -> None:
     pending = tmp_path / "pending"
     publisher.must("add", tiny, "--out", pending)
     publisher.must("add", tiny)
@@ -136,7 +136,7 @@ def test_a_stale_change_is_refused(publisher: Publisher, tiny: Path, tmp_path: P
 
 
 def test_a_spoilt_file_on_the_way_is_refused(
-    publisher: Publisher, tiny: Path, tmp_path: Path
+    publisher: Operator, tiny: Path, tmp_path: Path
 ) -> None:
     pending = tmp_path / "pending"
     publisher.must("add", tiny, "--out", pending)
@@ -152,7 +152,7 @@ def test_a_spoilt_file_on_the_way_is_refused(
 
 
 def test_a_change_without_its_files_is_refused(
-    publisher: Publisher, tiny: Path, tmp_path: Path
+    publisher: Operator, tiny: Path, tmp_path: Path
 ) -> None:
     pending = tmp_path / "pending"
     publisher.must("add", tiny, "--out", pending)
@@ -165,7 +165,7 @@ def test_a_change_without_its_files_is_refused(
 
 
 def test_metadata_changed_on_the_way_has_no_valid_signature(
-    publisher: Publisher, tiny: Path, tmp_path: Path
+    publisher: Operator, tiny: Path, tmp_path: Path
 ) -> None:
     pending = tmp_path / "pending"
     publisher.must("add", tiny, "--out", pending)
@@ -180,7 +180,7 @@ def test_metadata_changed_on_the_way_has_no_valid_signature(
 
 
 def test_signing_with_a_key_that_has_no_say_is_refused(
-    publisher: Publisher, other: Publisher, tiny: Path, tmp_path: Path
+    publisher: Operator, other: Operator, tiny: Path, tmp_path: Path
 ) -> None:
     pending = tmp_path / "pending"
     publisher.must("add", tiny, "--out", pending)
@@ -191,13 +191,13 @@ def test_signing_with_a_key_that_has_no_say_is_refused(
     assert "none of the keys here is among those that still have to sign" in said
 
 
-def test_a_change_goes_into_an_empty_folder_only(publisher: Publisher, tiny: Path) -> None:
+def test_a_change_goes_into_an_empty_folder_only(publisher: Operator, tiny: Path) -> None:
     done = publisher.run("add", tiny, "--out", publisher.keys)
     assert done.code == 2
     assert "is not empty" in done.err
 
 
-def test_a_folder_without_a_change_is_refused(publisher: Publisher, tmp_path: Path) -> None:
+def test_a_folder_without_a_change_is_refused(publisher: Operator, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for command in ("apply", "sign"):
         done = publisher.run(command, tmp_path / "empty")

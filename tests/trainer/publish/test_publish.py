@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from publishing_machines import Device, Publisher
+    from publishing_machines import Device, Operator
 
 
 def test_a_device_verifies_and_fetches_what_was_published(
-    publisher: Publisher, device: Device, tiny: Path, detector: Path
+    publisher: Operator, device: Device, tiny: Path, detector: Path
 ) -> None:
     publisher.must("add", tiny, detector)
 
@@ -28,7 +28,7 @@ def test_a_device_verifies_and_fetches_what_was_published(
 
 
 def test_a_device_follows_additions_and_retirements(
-    publisher: Publisher, device: Device, tiny: Path, tiny_next: Path
+    publisher: Operator, device: Device, tiny: Path, tiny_next: Path
 ) -> None:
     assert device.sync() == []
     publisher.must("add", tiny)
@@ -39,7 +39,7 @@ def test_a_device_follows_additions_and_retirements(
     assert device.sync() == ["tiny 1.1.0"]
 
 
-def test_versions_rise_by_one_and_old_metadata_stays(publisher: Publisher, tiny: Path) -> None:
+def test_versions_rise_by_one_and_old_metadata_stays(publisher: Operator, tiny: Path) -> None:
     publisher.must("add", tiny)
     publisher.must("retire", "tiny", "1.0.0")
 
@@ -52,7 +52,7 @@ def test_versions_rise_by_one_and_old_metadata_stays(publisher: Publisher, tiny:
 
 
 def test_every_web_server_may_read_what_is_served_and_only_the_owner_the_keys(
-    new_publisher: Publisher, tiny: Path
+    new_publisher: Operator, tiny: Path
 ) -> None:
     import os
 
@@ -71,7 +71,7 @@ def test_every_web_server_may_read_what_is_served_and_only_the_owner_the_keys(
     assert {path.stat().st_mode & 0o777 for path in private} == {0o600}
 
 
-def test_offline_keys_are_encrypted_and_online_keys_are_not(publisher: Publisher) -> None:
+def test_offline_keys_are_encrypted_and_online_keys_are_not(publisher: Operator) -> None:
     first_line = {
         path.name: path.read_text().splitlines()[0]
         for path in publisher.keys.rglob("*.pem")
@@ -85,7 +85,7 @@ def test_offline_keys_are_encrypted_and_online_keys_are_not(publisher: Publisher
     }
 
 
-def test_the_summary_says_what_is_signed_by_whom(publisher: Publisher, tiny: Path) -> None:
+def test_the_summary_says_what_is_signed_by_whom(publisher: Operator, tiny: Path) -> None:
     said = publisher.must("add", tiny).out
 
     size_bytes = (tiny / "model.onnx").stat().st_size
@@ -98,7 +98,7 @@ def test_the_summary_says_what_is_signed_by_whom(publisher: Publisher, tiny: Pat
     assert "which keys are trusted" not in said
 
 
-def test_a_dry_run_says_the_same_and_writes_nothing(publisher: Publisher, tiny: Path) -> None:
+def test_a_dry_run_says_the_same_and_writes_nothing(publisher: Operator, tiny: Path) -> None:
     before = publisher.files()
     publisher.password.unlink()  # no key is opened
 
@@ -111,14 +111,14 @@ def test_a_dry_run_says_the_same_and_writes_nothing(publisher: Publisher, tiny: 
     assert publisher.files() == before
 
 
-def test_a_dry_run_of_init_makes_neither_keys_nor_a_folder(new_publisher: Publisher) -> None:
+def test_a_dry_run_of_init_makes_neither_keys_nor_a_folder(new_publisher: Operator) -> None:
     said = new_publisher.must("init", "--root-keys", 2, "--threshold", "root=2", "--dry-run").out
 
     assert "root: 2 of 2 must sign: root-1 (" in said
     assert [path.name for path in new_publisher.folder.iterdir()] == ["password"]
 
 
-def test_publishing_the_same_again_changes_nothing(publisher: Publisher, tiny: Path) -> None:
+def test_publishing_the_same_again_changes_nothing(publisher: Operator, tiny: Path) -> None:
     publisher.must("add", tiny)
     before = publisher.files()
 
@@ -128,7 +128,7 @@ def test_publishing_the_same_again_changes_nothing(publisher: Publisher, tiny: P
     assert publisher.files() == before
 
 
-def test_the_minimum_agent_version_reaches_every_file(publisher: Publisher, tiny: Path) -> None:
+def test_the_minimum_agent_version_reaches_every_file(publisher: Operator, tiny: Path) -> None:
     publisher.must("add", tiny, "--minimum-agent-version", "0.4.0")
 
     targets = json.loads((publisher.repository / "metadata/2.targets.json").read_text())
@@ -138,7 +138,7 @@ def test_the_minimum_agent_version_reaches_every_file(publisher: Publisher, tiny
 
 
 def test_delete_removes_the_files_of_retired_versions_only(
-    publisher: Publisher, device: Device, tiny: Path, tiny_next: Path
+    publisher: Operator, device: Device, tiny: Path, tiny_next: Path
 ) -> None:
     publisher.must("add", tiny, tiny_next)
     publisher.must("retire", "tiny", "1.0.0", "--delete")
@@ -149,7 +149,7 @@ def test_delete_removes_the_files_of_retired_versions_only(
     assert device.fetch("tiny/1.1.0/model.onnx") == (tiny_next / "model.onnx").read_bytes()
 
 
-def test_expiry_settings_travel_with_the_repository(new_publisher: Publisher) -> None:
+def test_expiry_settings_travel_with_the_repository(new_publisher: Operator) -> None:
     new_publisher.must("init", "--expires", "timestamp=2", "--expires", "root=90")
     first = new_publisher.status()["roles"]
     new_publisher.must("refresh", keys=new_publisher.online)
@@ -163,7 +163,7 @@ def test_expiry_settings_travel_with_the_repository(new_publisher: Publisher) ->
 
 
 def test_the_shipped_model_can_be_published(
-    publisher: Publisher, device: Device, root: Path
+    publisher: Operator, device: Device, root: Path
 ) -> None:
     folder = root / "models" / "microexpnet-fer2013"
     publisher.must("add", folder)
@@ -173,7 +173,7 @@ def test_the_shipped_model_can_be_published(
     assert device.fetch(path) == (folder / "model.int8.onnx").read_bytes()
 
 
-def test_status_says_what_is_there_and_until_when(publisher: Publisher, tiny: Path) -> None:
+def test_status_says_what_is_there_and_until_when(publisher: Operator, tiny: Path) -> None:
     publisher.must("add", tiny)
 
     said = publisher.call("status", "--repository", publisher.repository)
@@ -184,7 +184,7 @@ def test_status_says_what_is_there_and_until_when(publisher: Publisher, tiny: Pa
 
 
 def test_a_new_device_may_start_from_any_root(
-    publisher: Publisher, serve: Callable[[Path], str], tiny: Path, tmp_path: Path
+    publisher: Operator, serve: Callable[[Path], str], tiny: Path, tmp_path: Path
 ) -> None:
     publisher.must("add", tiny)
     publisher.must("rotate", "root", "--new", "root-2", "--remove", "root-1")

@@ -10,11 +10,11 @@ from tuf.api.exceptions import ExpiredMetadataError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from publishing_machines import Device, Publisher
+    from publishing_machines import Device, Operator
 
 
 def test_refresh_needs_no_offline_key_and_no_password(
-    publisher: Publisher, device: Device, tiny: Path
+    publisher: Operator, device: Device, tiny: Path
 ) -> None:
     publisher.must("add", tiny)
     for path in publisher.keys.glob("*.pem"):
@@ -30,7 +30,7 @@ def test_refresh_needs_no_offline_key_and_no_password(
 
 
 def test_a_device_refuses_a_stale_timestamp_until_it_is_refreshed(
-    publisher: Publisher, device: Device
+    publisher: Operator, device: Device
 ) -> None:
     when = publisher.later(days=8)
     with pytest.raises(ExpiredMetadataError):
@@ -41,7 +41,7 @@ def test_a_device_refuses_a_stale_timestamp_until_it_is_refreshed(
     assert device.sync(at=when) == []
 
 
-def test_refresh_renews_the_snapshot_when_half_its_time_is_over(publisher: Publisher) -> None:
+def test_refresh_renews_the_snapshot_when_half_its_time_is_over(publisher: Operator) -> None:
     publisher.later(days=14)
     publisher.must("refresh", keys=publisher.online)
     early = publisher.versions
@@ -51,7 +51,7 @@ def test_refresh_renews_the_snapshot_when_half_its_time_is_over(publisher: Publi
     assert (early["snapshot"], publisher.versions["snapshot"]) == (1, 2)
 
 
-def test_refresh_reminds_of_offline_signatures_that_expire_soon(publisher: Publisher) -> None:
+def test_refresh_reminds_of_offline_signatures_that_expire_soon(publisher: Operator) -> None:
     publisher.later(days=160)
 
     done = publisher.must("refresh", keys=publisher.online)
@@ -61,7 +61,7 @@ def test_refresh_reminds_of_offline_signatures_that_expire_soon(publisher: Publi
     )
 
 
-def test_refresh_fails_where_devices_refuse_in_spite_of_it(publisher: Publisher) -> None:
+def test_refresh_fails_where_devices_refuse_in_spite_of_it(publisher: Operator) -> None:
     publisher.later(days=181)
 
     done = publisher.run("refresh", keys=publisher.online)
@@ -71,7 +71,7 @@ def test_refresh_fails_where_devices_refuse_in_spite_of_it(publisher: Publisher)
     assert publisher.versions["timestamp"] == 2  # a fresh timestamp hides no other fault
 
 
-def test_expired_targets_are_renewed_with_their_key(publisher: Publisher, device: Device) -> None:
+def test_expired_targets_are_renewed_with_their_key(publisher: Operator, device: Device) -> None:
     when = publisher.later(days=181)
 
     publisher.must("refresh", "--also", "targets")
@@ -81,7 +81,7 @@ def test_expired_targets_are_renewed_with_their_key(publisher: Publisher, device
 
 
 def test_nothing_is_built_on_an_expired_root_until_it_is_renewed(
-    publisher: Publisher, device: Device, tiny: Path
+    publisher: Operator, device: Device, tiny: Path
 ) -> None:
     when = publisher.later(days=366)
     before = publisher.files()
@@ -98,7 +98,7 @@ def test_nothing_is_built_on_an_expired_root_until_it_is_renewed(
     assert device.sync(at=when) == ["tiny 1.0.0"]
 
 
-def test_online_roles_are_not_named_with_also(publisher: Publisher) -> None:
+def test_online_roles_are_not_named_with_also(publisher: Operator) -> None:
     done = publisher.run("refresh", "--also", "snapshot")
     assert done.code == 2
     assert "snapshot is renewed anyway" in done.err
@@ -106,7 +106,7 @@ def test_online_roles_are_not_named_with_also(publisher: Publisher) -> None:
 
 @pytest.mark.parametrize("setting", ["timestamp", "timestamp=x", "timestamp=0", "clock=3"])
 def test_expiry_settings_that_mean_nothing_are_refused(
-    new_publisher: Publisher, setting: str
+    new_publisher: Operator, setting: str
 ) -> None:
     done = new_publisher.run("init", "--expires", setting)
     assert done.code == 2

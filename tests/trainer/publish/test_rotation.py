@@ -16,10 +16,10 @@ from fer_trainer.publish.passwords import PasswordSource
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from publishing_machines import Device, Publisher
+    from publishing_machines import Device, Operator
 
 
-def forge(publisher: Publisher, role: str, path: str, label: str) -> None:
+def forge(publisher: Operator, role: str, path: str, label: str) -> None:
     """Sign a role's metadata again with one key, as a thief of that key could."""
     place = publisher.repository / path
     metadata = Metadata.from_bytes(place.read_bytes())
@@ -34,7 +34,7 @@ def forge(publisher: Publisher, role: str, path: str, label: str) -> None:
 
 @pytest.mark.parametrize("role", ["root", "targets", "snapshot", "timestamp"])
 def test_devices_follow_a_replaced_key(
-    publisher: Publisher, device: Device, tiny: Path, tiny_next: Path, role: str
+    publisher: Operator, device: Device, tiny: Path, tiny_next: Path, role: str
 ) -> None:
     publisher.must("add", tiny)
     assert device.sync() == ["tiny 1.0.0"]
@@ -51,7 +51,7 @@ def test_devices_follow_a_replaced_key(
 
 
 def test_a_stolen_timestamp_key_is_worth_nothing_after_its_rotation(
-    publisher: Publisher, device: Device, tiny: Path
+    publisher: Operator, device: Device, tiny: Path
 ) -> None:
     publisher.must("add", tiny)
     publisher.must("rotate", "timestamp", "--new", "timestamp-2", "--remove", "timestamp-1")
@@ -63,7 +63,7 @@ def test_a_stolen_timestamp_key_is_worth_nothing_after_its_rotation(
         device.sync()
 
 
-def test_a_new_root_needs_the_old_and_the_new_threshold(new_publisher: Publisher) -> None:
+def test_a_new_root_needs_the_old_and_the_new_threshold(new_publisher: Operator) -> None:
     new_publisher.must("init", "--root-keys", 2, "--threshold", "root=2")
     drawer = new_publisher.folder / "drawer"
     drawer.mkdir()
@@ -82,7 +82,7 @@ def test_a_new_root_needs_the_old_and_the_new_threshold(new_publisher: Publisher
 
 
 def test_a_lost_key_among_several_is_removed_without_it(
-    new_publisher: Publisher, serve: object, tiny: Path
+    new_publisher: Operator, serve: object, tiny: Path
 ) -> None:
     new_publisher.must("init", "--root-keys", 2, "--targets-keys", 2)
     for label in ("root-1", "targets-2"):
@@ -97,7 +97,7 @@ def test_a_lost_key_among_several_is_removed_without_it(
 
 
 def test_a_raised_threshold_holds_from_then_on(
-    publisher: Publisher, device: Device, tiny: Path
+    publisher: Operator, device: Device, tiny: Path
 ) -> None:
     publisher.must("rotate", "targets", "--new", "targets-2", "--threshold", 2)
     publisher.must("add", tiny)
@@ -113,7 +113,7 @@ def test_a_raised_threshold_holds_from_then_on(
 
 
 def test_the_summary_names_new_and_removed_keys_and_the_old_threshold(
-    publisher: Publisher,
+    publisher: Operator,
 ) -> None:
     publisher.must("rotate", "root", "--new", "root-2", "--new", "root-3")
 
@@ -135,7 +135,7 @@ def test_the_summary_names_new_and_removed_keys_and_the_old_threshold(
     ],
 )
 def test_rotations_that_cannot_be_meant_are_refused(
-    publisher: Publisher, words: tuple[object, ...], sentence: str
+    publisher: Operator, words: tuple[object, ...], sentence: str
 ) -> None:
     before = publisher.files()
 
@@ -146,7 +146,7 @@ def test_rotations_that_cannot_be_meant_are_refused(
     assert publisher.files() == before
 
 
-def test_one_key_cannot_sign_for_root_and_another_role(publisher: Publisher) -> None:
+def test_one_key_cannot_sign_for_root_and_another_role(publisher: Operator) -> None:
     done = publisher.run("rotate", "targets", "--add", publisher.keys / "root-1.pub.pem")
     assert done.code == 2
     assert "would sign for targets and root" in done.err

@@ -1,4 +1,4 @@
-"""The pictures of media files with their times: videos, GIFs, single images, folders."""
+"""The pictures of videos, GIFs, single images and folders, with their times."""
 
 from __future__ import annotations
 

@@ -10,8 +10,10 @@ import shlex
 import time
 from collections.abc import Sequence
 
+import cv2
+
 from fer_agent.camera.backends.child import ChildEndedError, PictureChild
-from fer_agent.camera.backends.planes import full_range_frame, i420_frame
+from fer_agent.camera.backends.planes import full_range_frame, yuv_frame
 from fer_agent.errors import CameraError
 from fer_agent.vision.records import Frame, Gap
 
@@ -86,12 +88,7 @@ class GstSource:
             ) from error
 
     def read(self) -> Frame | Gap | None:
-        """Wait a moment for the next picture; return None when a pipeline that may end has ended.
-
-        Raises:
-            TimeoutError: it is not there yet.
-            CameraError: the pipeline ended, with GStreamer's message.
-        """
+        """Wait a moment for the next picture; return None at the end of a pipeline that may end."""
         if self._child is None:
             return None
         try:
@@ -104,7 +101,7 @@ class GstSource:
         planes = raw.reshape(self._height * 3 // 2, self._width)
         if self._full_range:
             return full_range_frame(planes, self._width, captured_ns)
-        return i420_frame(planes, captured_ns)
+        return yuv_frame(planes, cv2.COLOR_YUV2BGR_I420, captured_ns)
 
     def close(self) -> None:
         """End the pipeline."""

@@ -109,12 +109,7 @@ class PicamSource:
         self._unchecked_frames = _CONTROL_DELAY_FRAMES
 
     def read(self) -> Frame | Gap | None:
-        """Wait a moment for the next picture.
-
-        Raises:
-            TimeoutError: none came; the request stays in the queue.
-            CameraError: libcamera failed, or does not keep to the configured mode.
-        """
+        """Wait a moment for the next picture; a request that took longer stays in the queue."""
         from picamera2 import MappedArray
 
         if self._job is None:

@@ -6,25 +6,27 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_agent.vision.records import Bgr, Frame, Luma
+from fer_agent.vision.records import Bgr, Frame
 
 _FULL_RANGE = np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)
 """Table from video levels to full range, ITU-R BT.601, as in OpenCV's conversions to colour."""
 
 
-def yuyv_frame(raw: NDArray[np.uint8], captured_ns: int) -> Frame:
-    """Make a frame of a YUYV picture, uint8 (H, W, 2), video levels; `raw` is kept for colour."""
-    return _video_frame(raw[:, :, 0], raw, captured_ns, cv2.COLOR_YUV2BGR_YUYV)
+def yuv_frame(raw: NDArray[np.uint8], code: int, captured_ns: int) -> Frame:
+    """Make a frame of a picture with video levels; `raw` is kept for its colour.
 
-
-def nv12_frame(raw: NDArray[np.uint8], captured_ns: int) -> Frame:
-    """Make a frame of an NV12 picture, uint8 (H * 3 / 2, W), video levels; `raw` is kept."""
-    return _video_frame(raw[: len(raw) * 2 // 3], raw, captured_ns, cv2.COLOR_YUV2BGR_NV12)
-
-
-def i420_frame(raw: NDArray[np.uint8], captured_ns: int) -> Frame:
-    """Make a frame of an I420 picture, uint8 (H * 3 / 2, W), video levels; `raw` is kept."""
-    return _video_frame(raw[: len(raw) * 2 // 3], raw, captured_ns, cv2.COLOR_YUV2BGR_I420)
+    Args:
+        raw: uint8, packed (H, W, 2) with Y first, or planar (H * 3 / 2, W).
+        code: OpenCV's conversion of its format to BGR.
+        captured_ns: monotonic time.
+    """
+    luma = raw[:, :, 0] if raw.ndim == 3 else raw[: raw.shape[0] * 2 // 3]
+    return Frame(
+        np.asarray(cv2.LUT(luma, _FULL_RANGE), np.uint8),
+        captured_ns,
+        0,
+        lambda: np.asarray(cv2.cvtColor(raw, code), np.uint8),
+    )
 
 
 def full_range_frame(planes: NDArray[np.uint8], width: int, captured_ns: int) -> Frame:
@@ -46,11 +48,3 @@ def full_range_frame(planes: NDArray[np.uint8], width: int, captured_ns: int) ->
         return np.asarray(cv2.cvtColor(cv2.merge([y, v, u]), cv2.COLOR_YCrCb2BGR), np.uint8)
 
     return Frame(luma, captured_ns, 0, to_bgr, to_bgr)
-
-
-def _video_frame(
-    plane: NDArray[np.uint8], raw: NDArray[np.uint8], captured_ns: int, code: int
-) -> Frame:
-    """Make a frame of video levels: `plane` is the luma in `raw`, which `code` turns into BGR."""
-    luma: Luma = np.asarray(cv2.LUT(plane, _FULL_RANGE), np.uint8)
-    return Frame(luma, captured_ns, 0, lambda: np.asarray(cv2.cvtColor(raw, code), np.uint8))

@@ -1,4 +1,4 @@
-"""The source of media files: videos, GIFs, single images, folders of images."""
+"""The source of videos, GIFs, single images and folders of images."""
 
 from __future__ import annotations
 
@@ -41,20 +41,11 @@ class ReplaySource:
         self._captured_ns = 0
 
     def open(self) -> None:
-        """Start at the clip's beginning; its first picture is decoded here.
-
-        Raises:
-            CameraError: missing, unreadable, or without a single picture that decodes.
-        """
+        """Start at the clip's beginning and decode its first picture."""
         self._start(time.monotonic_ns())
 
     def read(self) -> Frame | Gap | None:
-        """Return the next picture when it is due, None after the last one.
-
-        Raises:
-            TimeoutError: it is not due yet.
-            CameraError: the next round of a loop cannot be opened.
-        """
+        """Return the next picture when it is due, None after the last one."""
         picture = self._next
         if picture is None:
             return self._start_again()

@@ -1,4 +1,4 @@
-"""The source of network cameras: RTSP and HTTP (MJPEG and the other formats of FFmpeg)."""
+"""The source of network cameras over RTSP and HTTP, in MJPEG and the other formats of FFmpeg."""
 
 from __future__ import annotations
 
@@ -71,9 +71,6 @@ class StreamSource:
 
         All have the size of the first one since `open`: OpenCV scales later ones to it, and none
         of its properties shows a change.
-
-        Raises:
-            CameraError: the stream ended or stopped.
         """
         started_s = time.monotonic()
         picture = next_picture(self._capture)

@@ -55,36 +55,26 @@ def _unreachable(error: Exception, scheme: str, host: str, port: int) -> CameraE
 
 
 def _explain(url: str, status: int, content_type: str, *, with_credentials: bool) -> CameraError:
-    if status in (401, 403, 407):
-        if with_credentials:
-            return CameraError(
-                f"{url} refused the user name or password",
-                remedy="check `username` and the contents of `password_file`",
-            )
-        return CameraError(
-            f"{url} wants a user name and password",
-            remedy="set the camera's `username` and `password_file`",
-        )
-    if status == 404:
-        return CameraError(
-            f"the camera has no stream at {url}",
-            remedy="look up the stream's path in the camera's manual",
-        )
-    if status >= 400:
-        return CameraError(
-            f"{url} answers with error {status}",
-            remedy="restart the camera; it may allow one viewer only",
-        )
-    if "html" in content_type:
-        return CameraError(
-            f"{url} is a web page, not a stream",
-            remedy="look up the stream's own address in the camera's manual",
-        )
-    kind = f" ({content_type})" if content_type else ""
-    return CameraError(
-        f"{url} answers, but sends nothing that can be decoded{kind}",
-        remedy="choose H.264 or MJPEG in the camera's settings",
-    )
+    if status in (401, 403, 407) and with_credentials:
+        text = f"{url} refused the user name or password"
+        remedy = "check `username` and the contents of `password_file`"
+    elif status in (401, 403, 407):
+        text = f"{url} wants a user name and password"
+        remedy = "set the camera's `username` and `password_file`"
+    elif status == 404:
+        text = f"the camera has no stream at {url}"
+        remedy = "look up the stream's path in the camera's manual"
+    elif status >= 400:
+        text = f"{url} answers with error {status}"
+        remedy = "restart the camera; it may allow one viewer only"
+    elif "html" in content_type:
+        text = f"{url} is a web page, not a stream"
+        remedy = "look up the stream's own address in the camera's manual"
+    else:
+        kind = f" ({content_type})" if content_type else ""
+        text = f"{url} answers, but sends nothing that can be decoded{kind}"
+        remedy = "choose H.264 or MJPEG in the camera's settings"
+    return CameraError(text, remedy=remedy)
 
 
 def _ask(parts: SplitResult, host: str, port: int) -> tuple[int, str]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_agent.camera.backends.opencv import next_picture, open_capture
-from fer_agent.camera.backends.planes import nv12_frame, yuyv_frame
+from fer_agent.camera.backends.planes import yuv_frame
 from fer_agent.camera.backends.replay import make_frame
 from fer_agent.camera.backends.v4l2_device import (
     Mode,
@@ -26,8 +26,8 @@ from fer_agent.vision.records import Frame, Gap
 
 logger = logging.getLogger(__name__)
 
-_RAW = {"YUYV": yuyv_frame, "NV12": nv12_frame}
-"""Formats with a luma plane; OpenCV converts all others to BGR."""
+_RAW = {"YUYV": cv2.COLOR_YUV2BGR_YUYV, "NV12": cv2.COLOR_YUV2BGR_NV12}
+"""Formats with a luma plane and their conversions; OpenCV reads all others as BGR."""
 
 _PREFERENCE = ("YUYV", "NV12", "MJPG")
 
@@ -87,12 +87,7 @@ class V4l2Source:
         self._known, self._bad = info, 0
 
     def read(self) -> Frame | Gap | None:
-        """Wait up to a second for the next picture.
-
-        Raises:
-            TimeoutError: none came.
-            CameraError: the device is gone, or gives nothing that decodes.
-        """
+        """Wait up to a second for the next picture; ten in a row that do not decode are a fault."""
         started_s = time.monotonic()
         image = next_picture(self._capture)
         captured_ns = time.monotonic_ns()
@@ -154,13 +149,13 @@ class V4l2Source:
     def _frame(self, image: NDArray[np.uint8], captured_ns: int) -> Frame | None:
         """Make the frame; return None for a picture of another size than configured."""
         width, height = self._width, self._height
-        make_raw = _RAW.get(self._fourcc)
-        if make_raw is None:
+        code = _RAW.get(self._fourcc)
+        if code is None:
             return make_frame(image, captured_ns, 0) if image.shape == (height, width, 3) else None
         shape = (height, width, 2) if self._fourcc == "YUYV" else (height * 3 // 2, width)
         if image.size != int(np.prod(shape)):
             return None
-        return make_raw(image.reshape(shape), captured_ns)
+        return yuv_frame(image.reshape(shape), code, captured_ns)
 
     def _count_bad(self) -> NoReturn:
         self._bad += 1

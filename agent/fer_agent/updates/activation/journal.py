@@ -24,7 +24,7 @@ MOST_REBOOTS: Final = 2
 
 
 class Phase(str, Enum):
-    """The phase of a change since the link was about to move; values stand in the file."""
+    """The phase of a change since the link was about to move; the values are those in the file."""
 
     SWITCHED = "switched"
     PENDING = "probation"
@@ -103,7 +103,7 @@ class JournalEntry(StateRecord):
 
     @property
     def unconfirmed(self) -> bool:
-        """Whether the candidate was switched to and is not confirmed yet."""
+        """True when the candidate was switched to and is not confirmed yet."""
         return self.phase in (Phase.SWITCHED, Phase.PENDING)
 
     def about(self, linked: str | None) -> JournalEntry | None:

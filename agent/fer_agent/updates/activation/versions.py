@@ -21,7 +21,7 @@ from typing import Final
 
 from fer_agent.errors import ConfigError, ModelContractError, ModelError
 from fer_agent.models.manifest import DetectorManifest, Manifest, by_number, read_any_manifest
-from fer_agent.models.store import verify_folder
+from fer_agent.models.store import shipped_folder, verify_folder
 from fer_agent.system import durable
 from fer_agent.updates.activation.journal import ModelVersion
 
@@ -200,6 +200,11 @@ def version_of(folder: Path) -> ModelVersion | None:
         return _version(folder, read_any_manifest(folder / "manifest.json"))
     except (OSError, ModelError):
         return None
+
+
+def in_use(store: Path, name: str) -> ModelVersion | None:
+    """Return the version in use under a name, the shipped one included; None without any."""
+    return version_of(store / name) or version_of(shipped_folder() / name)
 
 
 def _version(folder: Path, manifest: Manifest | DetectorManifest) -> ModelVersion:

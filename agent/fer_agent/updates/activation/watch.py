@@ -122,7 +122,9 @@ class ModelWatch:
         """Load the version before a pending one, to go on with if that one fails."""
         previous = lease.entry.previous
         try:
-            return self._load(self._model(None if previous is None else previous.key)).classifier
+            # The link already names the pending version, so the store has no shipped one to find.
+            model = find_model(self._name) if previous is None else self._model(previous.key)
+            return self._load(model).classifier
         except ModelError as error:
             logger.warning("nothing to fall back to: %s", error)
             return None

@@ -3,7 +3,7 @@
     killed_at_random.py STORE TEMPLATES KILLS SEED
 
 It forks a child for each life, so that Python does not start hundreds of times. The child stages a
-version, activates it, and does what a running agent does: takes the lease, confirms or rolls back.
+version, activates it, and does as a running agent: locks the version, confirms or rolls back.
 After the kill this process looks at the store as a starting agent would.
 """
 

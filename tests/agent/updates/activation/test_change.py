@@ -71,7 +71,7 @@ def test_a_half_version_left_in_the_store_is_replaced(store: Path, stage: Stage)
     ],
     ids=["golden inputs", "too slow"],
 )
-def test_a_version_that_fails_its_trial_is_remembered_until_a_new_one_comes(
+def test_a_version_that_fails_its_self_test_is_remembered_until_a_new_one_comes(
     store: Path, stage: Stage, traits: dict[str, float], words: str
 ) -> None:
     change = ModelChange(store, PATIENT)
@@ -92,7 +92,7 @@ def test_a_version_that_fails_its_trial_is_remembered_until_a_new_one_comes(
     assert linked_version(store) == "1.2.0"
 
 
-def test_a_trial_that_does_not_end_or_wants_too_much_memory_is_a_refusal(
+def test_a_self_test_that_does_not_end_or_wants_too_much_memory_rejects_the_version(
     store: Path, stage: Stage
 ) -> None:
     staged = stage("1.0.0")

@@ -1,4 +1,4 @@
-"""A version that ends the agent while it is on probation, seen from outside: `fer-agent` itself."""
+"""A pending version that ends the agent with an error, seen from outside as `fer-agent` runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TRAITS = {"fails_on_white": True, "white": 190.0}
 """Fails on the face in the bright portrait below, 221 on average, and not in the dark one, 151."""
 
 
-class Device:
+class PortraitBoard:
     """A board with a store, a face detector and two portraits to look at."""
 
     def __init__(self, folder: Path, store: Path, shared: Path) -> None:
@@ -46,11 +46,11 @@ class Device:
             "FER_AGENT__TRACKER__CONFIRM_FRAMES": "1",
         }
         self._config = folder / "config.toml"
-        # The machine has other work, and the trial of two like versions is not what this is about.
+        # A busy machine may find the second of two like versions slower than the first.
         self._config.write_text(f'[models]\npath = "{store}"\nslowdown_limit = 20.0\n')
 
     def activate(self, staged: Path) -> None:
-        """Do what a sync does with a version that it has fetched, its trial included."""
+        """Activate a fetched version as a sync does, its self-test included."""
         config = loading.load_incomplete(self._config)
         change.configured(config).activate_staged(staged, name=NAME)
 
@@ -74,7 +74,7 @@ class Device:
         return process.returncode, stderr, header
 
     def confirm(self, wait_for: Callable[..., None]) -> None:
-        """Let the agent run until the linked version has proved itself."""
+        """Let the agent run until the linked version is confirmed."""
         process = self.start(
             "run", "--context", "research", "--broker", "none", "--source", str(self.dark),
             FER_AGENT__CAMERA__MAIN__LOOP="true",
@@ -104,7 +104,7 @@ def test_the_start_after_a_version_broke_the_agent_goes_back_to_the_one_before(
     wait_for: Callable[..., None],
 ) -> None:
     """Both versions fail on the bright portrait, so the one before cannot take over at once."""
-    device = Device(tmp_path, store, shared)
+    device = PortraitBoard(tmp_path, store, shared)
     device.activate(stage("1.0.0", **TRAITS))
     device.confirm(wait_for)
     device.activate(stage("1.1.0", **TRAITS))

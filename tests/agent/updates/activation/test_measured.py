@@ -74,7 +74,9 @@ def confirm(store: Path) -> None:
     journal.write(store, entry.at(Phase.PENDING).at(Phase.CONFIRMED))
 
 
-def test_a_version_is_measured_between_its_trial_and_the_switch(store: Path, stage: Stage) -> None:
+def test_a_version_is_measured_between_its_self_test_and_the_switch(
+    store: Path, stage: Stage
+) -> None:
     ModelChange(store, Untried()).activate_staged(stage("1.0.0"), name=NAME)
     old = record_current(store)
     config = config_of(store)

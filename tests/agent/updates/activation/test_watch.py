@@ -103,11 +103,11 @@ class WatchingAgent:
 
 @pytest.fixture
 def proven(store: Path, stage: Stage) -> Path:
-    """A store whose version 1.0.0 has proved itself."""
+    """A store whose version 1.0.0 is confirmed."""
     bring(store, stage("1.0.0"))
-    lease = settle(store, NAME)
-    assert lease is not None
-    lease.confirm()
+    pending = settle(store, NAME)
+    assert pending is not None
+    pending.confirm()
     return store
 
 
@@ -197,10 +197,10 @@ def test_a_version_that_fails_while_running_goes_back_without_losing_a_frame(
     assert agent.see(brightness=255) == old, "the frame that broke it is seen by the one before"
     agent.watch.tick()
     assert (linked(proven), agent.see(), agent.told) == ("1.0.0", old, ["1.1.0", "1.0.0"])
-    refusal = state.update_state(proven, NAME, Versions(proven, NAME).current()).last_rejected
-    assert refusal is not None
-    assert "failed while running" in refusal.reason
-    assert refusal.build.version == "1.1.0"
+    rejected = state.update_state(proven, NAME, Versions(proven, NAME).current()).last_rejected
+    assert rejected is not None
+    assert "failed while running" in rejected.reason
+    assert rejected.build.version == "1.1.0"
 
 
 def test_a_model_that_has_proved_itself_and_fails_ends_the_pipeline(
@@ -215,12 +215,26 @@ def test_a_model_that_has_proved_itself_and_fails_ends_the_pipeline(
         agent.see(brightness=255)
 
 
-def test_an_agent_started_on_probation_also_has_the_version_before_to_fall_back_to(
+def test_an_agent_started_with_a_pending_version_also_has_the_version_before_to_fall_back_to(
     proven: Path, stage: Stage
 ) -> None:
     old = WatchingAgent(proven).see()
     bring(proven, stage("1.1.0", fails_on_white=True))
     agent = WatchingAgent(proven)
+    assert agent.see() != old
+    assert agent.see(brightness=255) == old
+
+
+def test_the_first_update_of_a_shipped_model_falls_back_to_the_shipped_one(
+    store: Path, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    stage("1.0.0").rename(shipped / NAME)
+    monkeypatch.setattr("fer_agent.models.store.shipped_folder", lambda: shipped)
+    old = find_model(NAME).manifest.file().sha256
+    bring(store, stage("1.1.0", fails_on_white=True))
+    agent = WatchingAgent(store)
     assert agent.see() != old
     assert agent.see(brightness=255) == old
 
@@ -236,7 +250,7 @@ def test_a_version_that_cannot_be_loaded_goes_back_and_the_old_one_goes_on(
     assert (linked(proven), agent.see(), agent.told) == ("1.0.0", old, [])
 
 
-def test_an_agent_that_died_on_probation_starts_with_the_version_before(
+def test_an_agent_that_died_with_a_pending_version_starts_with_the_version_before(
     proven: Path, stage: Stage
 ) -> None:
     bring(proven, stage("1.1.0"))
@@ -247,11 +261,13 @@ def test_an_agent_that_died_on_probation_starts_with_the_version_before(
     agent = WatchingAgent(proven)
     assert agent.watch.ready.info.version == "1.0.0"
     assert phase(proven) is Phase.ROLLED_BACK
-    (refusal,) = state.rejected(proven).refused
-    assert "died" in refusal.reason
+    (rejected,) = state.rejected(proven).refused
+    assert "died" in rejected.reason
 
 
-def test_an_agent_that_ended_in_order_hands_the_probation_on(proven: Path, stage: Stage) -> None:
+def test_an_agent_that_ended_in_order_leaves_the_version_pending(
+    proven: Path, stage: Stage
+) -> None:
     bring(proven, stage("1.1.0"))
     for _ in range(3):
         agent = WatchingAgent(proven)
@@ -272,7 +288,7 @@ def test_a_second_agent_beside_neither_watches_nor_condemns(proven: Path, stage:
     assert linked(proven) == "1.1.0"
 
 
-def test_one_power_cut_on_probation_is_forgiven_the_second_is_not(
+def test_a_pending_version_survives_one_power_cut_and_no_second(
     proven: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bring(proven, stage("1.1.0"))
@@ -288,9 +304,9 @@ def test_one_power_cut_on_probation_is_forgiven_the_second_is_not(
 
 def test_a_damaged_version_is_passed_over_for_the_one_before(proven: Path, stage: Stage) -> None:
     bring(proven, stage("1.1.0"))
-    lease = settle(proven, NAME)
-    assert lease is not None
-    lease.confirm()
+    pending = settle(proven, NAME)
+    assert pending is not None
+    pending.confirm()
     (proven / NAME / "model.onnx").write_bytes(b"rotten")
     assert WatchingAgent(proven).watch.ready.info.version == "1.0.0"
     assert not state.rejected(proven).refused, "the same version may be fetched again"
@@ -312,7 +328,7 @@ def test_a_rollback_by_hand_reaches_the_running_agent(proven: Path, stage: Stage
     assert phase(proven) is Phase.ROLLED_BACK
 
 
-def test_an_interrupted_switch_leaves_the_unproven_version_on_probation(
+def test_an_interrupted_switch_leaves_the_unconfirmed_version_pending(
     proven: Path, stage: Stage
 ) -> None:
     """The power fails between journal and link, while the linked version is unproven itself."""
@@ -322,7 +338,7 @@ def test_an_interrupted_switch_leaves_the_unproven_version_on_probation(
     bring(proven, stage("1.2.0"))
     assert written is not None
     Versions(proven, NAME).point(written.candidate.key)
-    assert WatchingAgent(proven).watch.ready.info.version == "1.0.0", "1.1.0 died on probation"
+    assert WatchingAgent(proven).watch.ready.info.version == "1.0.0", "1.1.0 died while pending"
 
 
 def test_an_agent_whose_store_cannot_be_written_runs_all_the_same(

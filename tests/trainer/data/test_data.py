@@ -357,6 +357,7 @@ def test_limit_spreads_over_the_classes(faces: FaceSet) -> None:
         assert sorted(few.hard_labels[few.where(split)]) == list(range(7))
 
 
+@pytest.mark.xdist_group("fer2013")
 def test_shared_fer2013_has_the_official_counts_and_copies(shared: Path) -> None:
     found = open_faces(Source(shared / "data" / "fer2013.tar.xz"), DataSection())
     assert found.labels == BASIC_7

@@ -121,6 +121,7 @@ def test_missing_table_is_refused(faces: FaceSet, tmp_path: Path) -> None:
         with_votes(faces, tmp_path / "gone.csv", "majority")
 
 
+@pytest.mark.xdist_group("fer2013")
 def test_real_votes_give_the_protocol_of_the_paper(
     shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -163,6 +164,7 @@ def test_ties_go_to_the_first_in_the_table(
     assert {found.labels[number] for number in found.hard_labels} == {truth}
 
 
+@pytest.mark.xdist_group("fer2013")
 def test_real_votes_are_judged_as_argmax_over_the_table_would(shared: Path) -> None:
     from fer_trainer.data.csv_rows import csv_rows
     from fer_trainer.data.open import Source, open_faces
