@@ -24,7 +24,7 @@ import numpy as np
 from fer_agent.config.model import DetectorConfig
 from fer_agent.detector.yunet import YuNetDetector
 from fer_agent.inference.onnx import OnnxSession
-from fer_agent.models.store import StoredModel
+from fer_agent.models.store import read_model
 from fer_agent.vision import crop
 from fer_agent.vision.classifier import CropClassifier
 from fer_agent.vision.records import Frame
@@ -126,7 +126,7 @@ def main() -> None:
     images = public_test(args.shared, args.every)
     classifier = None
     if (args.model / "manifest.json").is_file():
-        model = StoredModel.read(args.model)
+        model = read_model(args.model)
         classifier = CropClassifier(OnnxSession(model.verified_file()), model.manifest)
         whole = np.stack([image for _, image in images])[:, np.newaxis]
         right = np.array(classifier.labels)[classifier.probs(whole).argmax(axis=1)]

@@ -23,7 +23,7 @@ import numpy as np
 from fer_agent.config.model import DetectorConfig
 from fer_agent.detector.yunet import YuNetDetector
 from fer_agent.inference.onnx import OnnxSession
-from fer_agent.models.store import StoredModel
+from fer_agent.models.store import read_model
 from fer_agent.vision.classifier import CropClassifier
 from fer_trainer.data.faceset import Split
 from fer_trainer.data.open import Source, open_faces
@@ -43,7 +43,7 @@ def main() -> None:
     args = parser.parse_args()
     cv2.setNumThreads(1)
     data = args.shared / "data"
-    model = StoredModel.read(args.model)
+    model = read_model(args.model)
     manifest = model.manifest
     classifier = CropClassifier(OnnxSession(model.verified_file(args.precision)), manifest)
     yunet = OnnxSession(args.shared / "models" / "yunet_s_dynamic.onnx")

@@ -140,7 +140,7 @@ def _assemble(
             meters,
             session=identity.session,
             interval_s=config.health.interval_s,
-            counters=None if publisher is None else publisher.counters,
+            publisher=publisher,
         ),
         record=factory.record,
         watchdog=Watchdog(progress),

@@ -14,7 +14,7 @@ from fer_agent.vision.timing import STAGES, percentiles
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from fer_agent.mqtt.publisher import Counters
+    from fer_agent.mqtt.publisher import MqttPublisher
     from fer_agent.system.board import BoardState
     from fer_agent.vision.records import CameraStats
     from fer_agent.vision.timing import StageClock
@@ -62,7 +62,7 @@ class HealthReporter:
         *,
         session: str,
         interval_s: float,
-        counters: Callable[[], Counters] | None,
+        publisher: MqttPublisher | None,
     ) -> None:
         """Start counting.
 
@@ -70,12 +70,12 @@ class HealthReporter:
             meters: one for each enabled camera.
             session: the agent's session.
             interval_s: seconds between two reports; the service loop reads it.
-            counters: returns the publisher's counters; None without one.
+            publisher: counts events and connections; None without one.
         """
         self.interval_s = interval_s
         self._meters = meters
         self._session = session
-        self._counters = counters
+        self._publisher = publisher
         self._started_ns = time.monotonic_ns()
         self._last = self._totals()
         self._heat: BoardState | None = None
@@ -86,7 +86,7 @@ class HealthReporter:
         self._last = now
         elapsed_s = max((now.at_ns - before.at_ns) / 1e9, 1e-6)
         clock = ClockReading.now()
-        counters = self._counters() if self._counters is not None else None
+        publisher = self._publisher
         heat = board.read_heat()
         payload = HealthPayload(
             session=self._session,
@@ -101,8 +101,8 @@ class HealthReporter:
             temperature_c=heat.temperature_c,
             throttled=board.was_throttled(self._heat or heat, heat),
             clock_synced=clock.synced,
-            outbox=None if counters is None else counters.outbox(),
-            reconnects=None if counters is None else counters.reconnects,
+            outbox=None if publisher is None else publisher.counters(),
+            reconnects=None if publisher is None else publisher.reconnects,
         )
         self._heat = heat
         return payload

@@ -19,7 +19,8 @@ from fer_agent.mqtt.payloads import ModelInfo
 from fer_agent.updates.activation.swap import Ready
 from fer_agent.updates.activation.versions import version_of
 from fer_agent.updates.connection import ProxyAndTls
-from fer_agent.updates.detector_file import first_fetcher, locate
+from fer_agent.updates.detector_file import FIRST_START, locate
+from fer_agent.updates.fetch import Fetcher
 from fer_agent.vision.classifier import CropClassifier
 from fer_agent.vision.ports import FaceDetector
 from fer_agent.vision.records import ModelIdentity
@@ -72,7 +73,8 @@ def load_detector(
     section = config.detector
     if section.backend == "haar":
         return partial(HaarDetector, section), None
-    fetcher = first_fetcher(ProxyAndTls(config.models.proxy, config.models.ca_file))
+    web = ProxyAndTls(config.models.proxy, config.models.ca_file)
+    fetcher = Fetcher(web, retry=FIRST_START)
     try:
         path = locate(section, opener.store, progress=progress, fetcher=fetcher)
     except DownloadError as error:

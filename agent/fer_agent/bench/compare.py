@@ -115,19 +115,12 @@ def _figures(report: BenchReport) -> dict[str, float]:
 
 
 def _differences(first: BenchReport, second: BenchReport, names: tuple[str, str]) -> list[str]:
-    pairs = {
-        "board": (first.machine.board, second.machine.board),
-        "processor": (first.machine.processor, second.machine.processor),
-        "cores": (first.machine.cores, second.machine.cores),
-        "governor": (first.before.governor, second.before.governor),
-        "runtimes": (first.machine.runtimes, second.machine.runtimes),
-        "agent": (first.agent_version, second.agent_version),
-        "detector": (
-            sorted({run.detector for run in first.pipelines if run.detector}),
-            sorted({run.detector for run in second.pipelines if run.detector}),
-        ),
-    }
-    found = [f"another {what}: {one} and {two}" for what, (one, two) in pairs.items() if one != two]
+    ours, theirs = _conditions(first), _conditions(second)
+    found = [
+        f"another {what}: {one} and {theirs[what]}"
+        for what, one in ours.items()
+        if one != theirs[what]
+    ]
     files = {one.subject.title: one.subject.sha256 for one in first.networks}
     changed = {
         one.subject.title
@@ -144,3 +137,15 @@ def _differences(first: BenchReport, second: BenchReport, names: tuple[str, str]
         if report.interrupted:
             found.append(f"{name}: interrupted")
     return found
+
+
+def _conditions(report: BenchReport) -> dict[str, object]:
+    return {
+        "board": report.machine.board,
+        "processor": report.machine.processor,
+        "cores": report.machine.cores,
+        "governor": report.before.governor,
+        "runtimes": report.machine.runtimes,
+        "agent": report.agent_version,
+        "detector": sorted({run.detector for run in report.pipelines if run.detector}),
+    }

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
+from fer_agent.bench.child import problem_of
+from fer_agent.errors import InferenceError
 from fer_agent.system.child_process import how_it_ended
 
 _MODULE: Final = "fer_agent.bench.child"
@@ -104,9 +106,5 @@ def _died(returncode: int) -> dict[str, Any]:
         remedy = "the runtime was built for a newer processor: install another version of it"
     elif returncode == -signal.SIGKILL:
         remedy = "the system may have run out of memory: see `dmesg`, and close other programs"
-    return {
-        "error": "InferenceError",
-        "message": f"the measuring process ended {how_it_ended(returncode)}",
-        "remedy": remedy,
-        "exit_code": 70,
-    }
+    ended = f"the measuring process ended {how_it_ended(returncode)}"
+    return problem_of(InferenceError(ended, remedy=remedy))

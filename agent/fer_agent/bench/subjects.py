@@ -12,7 +12,14 @@ from fer_agent.bench.record import Subject
 from fer_agent.config.model import AgentConfig
 from fer_agent.errors import DownloadError, ModelFileError, UsageError
 from fer_agent.inference import available
-from fer_agent.models.store import StoredModel, file_sha256, find_model, model_names, shipped_folder
+from fer_agent.models.store import (
+    StoredModel,
+    file_sha256,
+    find_model,
+    model_names,
+    read_model,
+    shipped_folder,
+)
 from fer_agent.updates import detector_file
 
 DETECTOR_NAME: Final = "yunet"
@@ -131,7 +138,7 @@ def _files(config: AgentConfig, choice: SubjectChoice) -> Iterator[Candidate]:
 def _named(name: str, config: AgentConfig, shape: tuple[int, ...] | None) -> Iterator[Candidate]:
     path = Path(name)
     if path.is_dir() and (path / "manifest.json").is_file():
-        yield from _of_model(StoredModel.read(path))
+        yield from _of_model(read_model(path))
     elif path.is_file():
         yield Candidate(_subject(path, name=path.stem, role="other"), path, shape)
     elif name == DETECTOR_NAME:

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
+from fer_agent.vision.ports import AlertSink
 from fer_agent.vision.records import CameraState, CameraStatus
 
 
-class CameraAlerts(Protocol):
-    """The receiver of alerts, such as `MqttPublisher`."""
-
-    def raise_alert(self, alert_id: str, text: str) -> None:
-        """Raise an alert, or change its text."""
-        ...
-
-    def clear_alert(self, alert_id: str) -> None:
-        """Clear an alert; harmless when it is not there."""
-        ...
-
-
 def with_alert(
-    on_status: Callable[[CameraStatus], None], alerts: CameraAlerts, camera: str
+    on_status: Callable[[CameraStatus], None], alerts: AlertSink, camera: str
 ) -> Callable[[CameraStatus], None]:
     """Return a status listener that also raises the alert `camera-<name>` while it is offline.
 

@@ -141,7 +141,8 @@ class CaptureThread:
                 try:
                     item = self._call(self._source.read, self._deadline_s)
                 except TimeoutError:
-                    self._check_deadline(quiet_since_s)
+                    if self._live and time.monotonic() - quiet_since_s > self._deadline_s:
+                        raise CameraError(NO_FRAMES, remedy=NO_FRAMES_REMEDY) from None
                     continue
                 if item is None:
                     return
@@ -158,10 +159,6 @@ class CaptureThread:
             return method()
         finally:
             self._overdue_s = math.inf
-
-    def _check_deadline(self, quiet_since_s: float) -> None:
-        if self._live and time.monotonic() - quiet_since_s > self._deadline_s:
-            raise CameraError(NO_FRAMES, remedy=NO_FRAMES_REMEDY)
 
     def _hand_over(self, item: Frame | Gap) -> None:
         if self._stopped.is_set():  # replaced or closed during the call

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -59,10 +58,6 @@ class CameraReport:
     faces: tuple[float, ...] | None
     faults: tuple[str, ...]
     advice: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as JSON-ready values."""
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """Return the report as text, a finding a line."""

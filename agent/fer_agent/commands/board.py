@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from dataclasses import asdict
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -96,7 +96,7 @@ def doctor(
         _relay(context)
     report = checks.examine(config)
     if as_json:
-        typer.echo(json.dumps(report.to_json()))
+        print_json(asdict(report))
     else:
         for finding in report.findings:
             typer.echo(f"{finding.id}: {finding.cause}\n  {finding.remedy}\n  $ {finding.command}")

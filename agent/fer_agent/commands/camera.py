@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -17,8 +18,6 @@ app = typer.Typer(help="See which cameras are there, and try one.", no_args_is_h
 @app.command("list")
 def camera_list(*, as_json: JsonOption = False) -> None:
     """List the cameras of this machine, what they offer, and how to name them as a source."""
-    from dataclasses import asdict
-
     from fer_agent.camera.discover import find_cameras
 
     cameras = find_cameras()
@@ -71,7 +70,7 @@ def camera_test(
     if save is not None:
         probe.save_picture(picture, save)
     if as_json:
-        print_json(report.to_json())
+        print_json(asdict(report))
     else:
         typer.echo("\n".join(report.lines()))
     if report.faults:

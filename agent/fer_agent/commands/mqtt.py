@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 
 import typer
 
@@ -15,6 +15,7 @@ from fer_agent.commands.options import (
     UsernameOption,
     load_for_broker,
 )
+from fer_agent.commands.terminal import print_json
 from fer_agent.errors import FindingsError
 
 app = typer.Typer(help="Check the way to the MQTT broker.", no_args_is_help=True)
@@ -42,6 +43,9 @@ def mqtt_test(
         config, broker=broker, username=username, password_file=password_file, ca_file=ca_file
     )
     report = check.check(settings.mqtt, settings.device.id)
-    typer.echo(json.dumps(report.to_json()) if as_json else "\n".join(report.lines()))
+    if as_json:
+        print_json({"authorised": report.authorised, **asdict(report)})
+    else:
+        typer.echo("\n".join(report.lines()))
     if not report.authorised:
         raise typer.Exit(FindingsError.exit_code)

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -54,13 +54,6 @@ _TEMPLATE_HEAD = """\
 """
 
 
-class Loaded(NamedTuple):
-    """A configuration, and the origin of every key that was set."""
-
-    config: AgentConfig
-    origins: Origins
-
-
 def load(
     path: Path | None = None,
     *,
@@ -68,7 +61,7 @@ def load(
     env: Mapping[str, str] | None = None,
 ) -> AgentConfig:
     """Read the configuration; see `read` for the arguments and errors."""
-    return read(path, overrides=overrides, env=env).config
+    return read(path, overrides=overrides, env=env)[0]
 
 
 def load_incomplete(
@@ -90,8 +83,8 @@ def read(
     *,
     overrides: Mapping[str, Any] | None = None,
     env: Mapping[str, str] | None = None,
-) -> Loaded:
-    """Read the configuration and the origin of each value.
+) -> tuple[AgentConfig, Origins]:
+    """Read the configuration and the origin of every key that was set.
 
     Args:
         path: a TOML file; None takes the first default place that has one, or no file at all.
@@ -104,7 +97,7 @@ def read(
             The message names file and line (or variable) of every problem, the first one first.
     """
     tables, origins = _layers(path, overrides, env)
-    return Loaded(_validate(tables, origins), origins)
+    return _validate(tables, origins), origins
 
 
 def default_places(env: Mapping[str, str]) -> list[Path]:

@@ -7,7 +7,7 @@ import re
 import sys
 import typing
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from fer_agent.config import model as config_module
 from fer_agent.config.field_docs import describe
@@ -19,13 +19,12 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path
 
-    from pydantic import ValidationError
-    from pydantic.fields import FieldInfo
-    from pydantic_core import ErrorDetails
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 Key: TypeAlias = tuple[str, ...]
 """A key from the outermost table inwards, `("detector", "score")`."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from fer_agent.camera.backends.v4l2_device import holders
 from fer_agent.camera.sources import backend_of
 from fer_agent.config.model import AgentConfig
 from fer_agent.doctor.finding import Finding, edit_command, reinstall_command
@@ -170,14 +171,7 @@ def _permit(path: Path, who: pwd.struct_passwd) -> str:
 
 def holder_of(device: Path) -> int | None:
     """Return the id of another process that has a device open; None when it is free."""
-    number = device.stat().st_rdev
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if any(os.stat(one).st_rdev == number for one in (folder / "fd").iterdir()):  # noqa: PTH116
-                process = int(folder.name)
-                if not _is_agent(process):
-                    return process
-    return None
+    return next((one for one in holders(str(device)) if not _is_agent(one)), None)
 
 
 def _lock_holder(path: Path) -> int | None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
 
 from fer_agent.config import loading
 from fer_agent.config.model import AgentConfig
@@ -18,8 +17,6 @@ from fer_agent.measure.resolve import resolve
 from fer_agent.models.store import find_model, model_names, verify_file
 from fer_agent.system import board, installed_service
 from fer_agent.updates.detector_file import YUNET
-
-SCHEMA_VERSION: Final = 1
 
 _MIN_FREE_BYTES = 200 << 20
 """Enough for another model, its engine and a day's spool."""
@@ -34,14 +31,6 @@ class DoctorReport:
 
     checked: tuple[str, ...]
     findings: tuple[Finding, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report for `--json`."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "checked": list(self.checked),
-            "findings": [asdict(finding) for finding in self.findings],
-        }
 
 
 def examine(path: Path | None, *, imports: Sequence[str] = packages.IMPORTS) -> DoctorReport:

@@ -10,18 +10,15 @@ import importlib.metadata
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
+
+import numpy as np
 
 from fer_agent.errors import UnavailableError, UsageError
+from fer_agent.inference.request import LoadRequest
 from fer_agent.vision.ports import InferenceSession
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
-
-    from fer_agent.inference.request import LoadRequest
 
 _IMPORT_TIMEOUT_S = 120.0
 """The first import of CUDA's libraries from a slow card takes long."""

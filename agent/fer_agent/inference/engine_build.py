@@ -19,13 +19,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict
-
 from fer_agent.errors import AgentError, InferenceError, ModelContractError
 from fer_agent.inference import engine_file, golden, tensorrt
 from fer_agent.inference.cuda import cuda_thread
 from fer_agent.inference.engine_file import EngineKey, Header
 from fer_agent.system import durable
+from fer_agent.system.records import FrozenRecord
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -44,10 +43,8 @@ FP16_FLAG: Final = "fp16-flag"
 STRONGLY_TYPED: Final = "strongly-typed"
 
 
-class EngineTask(BaseModel):
+class EngineTask(FrozenRecord):
     """An engine to build."""
-
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
 
     network: Path
     """The ONNX file."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from fer_agent.inference.setting import Conditions
 from fer_agent.system import durable
+from fer_agent.system.records import FrozenRecord
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +24,7 @@ _KEPT = 6
 _SUFFIX = ".engine"
 
 
-class _EngineRecord(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class Profile(_EngineRecord):
+class Profile(FrozenRecord):
     """Input shapes an engine is built for: smallest, most frequent, largest."""
 
     least: tuple[int, ...]
@@ -50,7 +46,7 @@ class EngineKey(Conditions):
     compute_capability: Annotated[str, Field(title="the compute capability")]
 
 
-class Header(_EngineRecord):
+class Header(FrozenRecord):
     """The first line of a file."""
 
     schema_version: Literal[1] = 1
@@ -66,14 +62,6 @@ class Header(_EngineRecord):
     plan_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """The content of a file."""
-
-    header: Header
-    plan: bytes
-
-
 def path_of(store: Path, key: EngineKey) -> Path:
     """Return the path of the engine of a model file, precision and profile."""
     shape = hashlib.sha256(key.profile.model_dump_json().encode()).hexdigest()[:6]
@@ -81,10 +69,11 @@ def path_of(store: Path, key: EngineKey) -> Path:
     return store / ".state" / "engines" / name
 
 
-def read(path: Path, key: EngineKey) -> Stored | None:
-    """Return a stored engine if it is whole and was built for exactly this key; else log why not.
+def read(path: Path, key: EngineKey) -> tuple[Header, bytes] | None:
+    """Return a file's header and its plan; None, with the reason in the log, for an unusable one.
 
-    A plan with a wrong hash is never returned: TensorRT does not check what it loads.
+    It has to be whole and built for exactly this key. A plan with a wrong hash is never returned:
+    TensorRT does not check what it loads.
     """
     try:
         content = path.read_bytes()
@@ -107,7 +96,7 @@ def read(path: Path, key: EngineKey) -> Stored | None:
     if len(plan) != header.plan_bytes or hashlib.sha256(plan).hexdigest() != header.plan_sha256:
         logger.warning("%s is damaged; it is built again", path)
         return None
-    return Stored(header=header, plan=plan)
+    return header, plan
 
 
 def write(path: Path, header: Header, plan: bytes) -> None:

@@ -133,12 +133,13 @@ def open_engine(
         raise EngineError(
             f"the engine that was just built is not at {path}", remedy="please report this"
         )
-    if stored.header.refused:
+    header, plan = stored
+    if header.refused:
         raise EngineError(
-            f"no engine of {network.path.name} on this board: {stored.header.refused}",
+            f"no engine of {network.path.name} on this board: {header.refused}",
             remedy=f"use another precision, or delete {path} to have it tried again",
         )
-    session = TensorRtSession(stored.plan, str(path), thread)
+    session = TensorRtSession(plan, str(path), thread)
     try:
         golden.check(session, network.answers, golden.TOLERANCES[network.precision])
     except ModelContractError as error:

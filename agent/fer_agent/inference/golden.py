@@ -9,21 +9,16 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fer_agent.errors import ModelContractError, ModelFileError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from fer_agent.models.store import StoredModel
-    from fer_agent.vision.ports import InferenceSession
+from fer_agent.models.store import StoredModel
+from fer_agent.vision.ports import InferenceSession
 
 FILE_NAME = "golden.npz"
 

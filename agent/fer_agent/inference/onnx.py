@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fer_agent.errors import InferenceError, ModelContractError, ModelFileError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    import numpy as np
-    from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +81,6 @@ class OnnxSession:
         Raises:
             ModelContractError: numpy has no such type.
         """
-        import numpy as np  # noqa: PLC0415  used by measurements only
-
         element = self._input_type.removeprefix("tensor(").removesuffix(")")
         names = {"float": "float32", "double": "float64"}
         try:

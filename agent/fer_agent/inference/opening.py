@@ -201,11 +201,7 @@ def _model_network(model: StoredModel, path: Path, setting: Setting, answers: Go
 
 def _detector_network(path: Path, plain: OnnxSession, long_side: int) -> Network:
     """Return YuNet's network: one picture of any shape up to the configured size."""
-    from fer_agent.inference import (  # noqa: PLC0415  likewise
-        engines,
-        golden,
-        golden_pictures,
-    )
+    from fer_agent.inference import engines, golden, golden_pictures  # noqa: PLC0415  likewise
     from fer_agent.inference.engine_file import Profile  # noqa: PLC0415  likewise
 
     picture = golden_pictures.scene(long_side)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from typing_extensions import Self
+
+from fer_agent.system.records import FrozenRecord
 
 Precision = Literal["fp32", "fp16", "int8"]
 RuntimeName = Literal["onnx", "tensorrt"]
 
 
-class Setting(BaseModel):
+class Setting(FrozenRecord):
     """A file of a model, what runs it, and on how many threads."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     runtime: RuntimeName = "onnx"
     precision: Precision = "fp32"
@@ -33,10 +33,8 @@ PLAIN = Setting()
 """The setting where nothing was measured: right on every board, if not the fastest."""
 
 
-class Conditions(BaseModel):
+class Conditions(FrozenRecord):
     """Values on which a stored result depends; the fields' titles name them in log lines."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     def differences(self, other: Self) -> list[str]:
         """Return the titles of the fields in which `other` differs, with short values."""

@@ -11,19 +11,16 @@ import importlib.metadata
 import logging
 import math
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fer_agent.errors import InferenceError
+from fer_agent.inference.cuda import CudaThread
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from fer_agent.inference.cuda import CudaThread
-
-    Arrays = Mapping[str, NDArray[np.generic]]
+Arrays = Mapping[str, NDArray[np.generic]]
 
 logger = logging.getLogger(__name__)
 
@@ -123,8 +120,6 @@ class TensorRtSession:
         Raises:
             InferenceError: the input has another type or shape, or the GPU failed.
         """
-        import numpy as np  # noqa: PLC0415  loaded already
-
         self._check(tensor)
         call, run = self._thread.call, self._engine.run
         parts = [call(functools.partial(run, rows)) for rows in self._parts(tensor)]
@@ -234,8 +229,6 @@ class _Engine:
 
     def run_into(self, tensor: NDArray[np.generic], outputs: Arrays) -> None:
         """Run on a tensor and write the results into arrays."""
-        import numpy as np  # noqa: PLC0415  here already, when there is a tensor
-
         shapes = self._launch(tensor)
         for output in self.outputs:
             into, shape = outputs[output.name], shapes[output.name]
@@ -250,7 +243,6 @@ class _Engine:
 
     def _launch(self, tensor: NDArray[np.generic]) -> dict[str, tuple[int, ...]]:
         """Bring the input up, run, bring the outputs down, wait; return the outputs' shapes."""
-        import numpy as np  # noqa: PLC0415  here already, when there is a tensor
         import pycuda.driver as cuda  # noqa: PLC0415  the CUDA thread has it
 
         name = self.input.name
@@ -319,7 +311,6 @@ class _Buffer:
     """Memory of the GPU, and pinned memory for its copies."""
 
     def __init__(self, size_bytes: int) -> None:
-        import numpy as np  # noqa: PLC0415  here already
         import pycuda.driver as cuda  # noqa: PLC0415  the CUDA thread has it
 
         self.host: NDArray[np.uint8] = cuda.pagelocked_empty(size_bytes, np.uint8)
@@ -333,8 +324,6 @@ class _Buffer:
 
 def _dtype(trt: Any, kind: Any) -> np.dtype[np.generic]:
     """Return numpy's type; `tensorrt.nptype` of 8.6 asks numpy for names that are gone."""
-    import numpy as np  # noqa: PLC0415  here already
-
     names = {
         trt.DataType.FLOAT: "float32",
         trt.DataType.HALF: "float16",

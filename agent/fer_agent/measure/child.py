@@ -13,25 +13,22 @@ import sys
 import time
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from fer_agent.errors import AgentError
 from fer_agent.inference import golden
 from fer_agent.inference.golden import Golden
 from fer_agent.inference.opening import open_model
 from fer_agent.inference.setting import Setting
 from fer_agent.measure.record import Measurement
-from fer_agent.models.store import StoredModel
+from fer_agent.models.store import read_model
+from fer_agent.system.records import FrozenRecord
 from fer_agent.vision.ports import InferenceSession
 
 _WARM_UP_RUNS = 20
 _PARTS = 10
 
 
-class SettingTask(BaseModel):
+class SettingTask(FrozenRecord):
     """A setting to measure."""
-
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
 
     folder: Path
     """The model's."""
@@ -52,7 +49,7 @@ def main() -> None:
 
 def _measure(task: SettingTask) -> Measurement:
     try:
-        model = StoredModel.read(task.folder)
+        model = read_model(task.folder)
         answers = golden.of_model(model)
         session = open_model(model, task.setting, task.store, answers)
         agreement = golden.compare(session, answers)

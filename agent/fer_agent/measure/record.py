@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final, Literal
-
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fer_agent.errors import ModelContractError
 from fer_agent.inference.setting import Setting
 from fer_agent.measure.fingerprint import Fingerprint
 from fer_agent.system import durable
+from fer_agent.system.records import FrozenRecord, StateRecord
 
 _WORTH: Final = 0.9
 """Share of the time at which a setting with more threads is chosen: each thread takes a core from
 the camera and the detector, and makes heat."""
 
 
-class Measurement(BaseModel):
+class Measurement(FrozenRecord):
     """The result of one setting."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     setting: Setting
     latency_ms: float | None = None
@@ -37,10 +33,8 @@ class Measurement(BaseModel):
     """Why the setting cannot be chosen; empty when it can."""
 
 
-class MeasuredChoice(BaseModel):
+class MeasuredChoice(StateRecord, extra="forbid"):
     """`<store>/.state/choices/<model>/<start of the hash of its files>.json`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     schema_version: Literal[1] = 1
     model: str
@@ -133,13 +127,13 @@ def path_of(store: Path, model: str, model_sha256: str) -> Path:
 
 def read(store: Path, model: str, model_sha256: str) -> MeasuredChoice | None:
     """Return the recorded choice; None when there is none that can be read."""
-    return _read(path_of(store, model, model_sha256))
+    return MeasuredChoice.read(path_of(store, model, model_sha256))
 
 
 def latest(store: Path, model: str) -> MeasuredChoice | None:
     """Return the newest choice for any content of a model; None when none was ever measured."""
-    found = [choice for path in _folder(store, model).glob("*.json") if (choice := _read(path))]
-    return max(found, key=lambda choice: choice.created, default=None)
+    found = map(MeasuredChoice.read, _folder(store, model).glob("*.json"))
+    return max(filter(None, found), key=lambda choice: choice.created, default=None)
 
 
 def write(store: Path, choice: MeasuredChoice) -> Path:
@@ -154,7 +148,7 @@ def write(store: Path, choice: MeasuredChoice) -> Path:
     """
     path = path_of(store, choice.model, choice.fingerprint.model_sha256)
     try:
-        durable.write(path, (choice.model_dump_json(indent=2) + "\n").encode())
+        choice.write(path)
     except OSError as error:
         raise durable.refused(error, store) from error
     return path
@@ -174,9 +168,3 @@ def prune(store: Path, model: str, hashes: Collection[str]) -> None:
 
 def _folder(store: Path, model: str) -> Path:
     return store / ".state" / "choices" / model
-
-
-def _read(path: Path) -> MeasuredChoice | None:
-    with contextlib.suppress(OSError, ValidationError):
-        return MeasuredChoice.model_validate_json(path.read_bytes())
-    return None

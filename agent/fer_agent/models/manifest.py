@@ -7,17 +7,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from fer_agent.errors import ModelContractError, ModelFileError
 from fer_agent.models.emotions import EMOTIONS
+from fer_agent.system.records import FrozenRecord
 
 SCHEMA_VERSION: Final = 1
 
@@ -27,11 +21,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _ManifestPart(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class ModelFile(_ManifestPart):
+class ModelFile(FrozenRecord):
     """One file of a model."""
 
     path: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -43,7 +33,7 @@ class ModelFile(_ManifestPart):
     """Of this very file on the validation split; `models build` compares precisions with it."""
 
 
-class GoldenFile(_ManifestPart):
+class GoldenFile(FrozenRecord):
     """Golden inputs of a model, with the outputs of its FP32 file."""
 
     path: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -52,7 +42,7 @@ class GoldenFile(_ManifestPart):
     bytes: Annotated[int, Field(gt=0)]
 
 
-class ModelInput(_ManifestPart):
+class ModelInput(FrozenRecord):
     """The input the graph takes; the batch axis comes first and is dynamic."""
 
     shape: tuple[Literal["N"], Literal[1], int, int]
@@ -66,7 +56,7 @@ class ModelInput(_ManifestPart):
         return self.shape[2], self.shape[3]
 
 
-class Calibration(_ManifestPart):
+class Calibration(FrozenRecord):
     """The temperature of the probabilities, and the threshold of `uncertain`."""
 
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
@@ -75,7 +65,7 @@ class Calibration(_ManifestPart):
     """The classifier abstains when the likeliest class has a lower probability."""
 
 
-class Answered(_ManifestPart):
+class Answered(FrozenRecord):
     """The figures of the crops on which the classifier does not abstain."""
 
     coverage: Share
@@ -84,7 +74,7 @@ class Answered(_ManifestPart):
     """Share of right answers among these crops."""
 
 
-class Metrics(_ManifestPart):
+class Metrics(FrozenRecord):
     """A measurement, with its protocol."""
 
     dataset: str
@@ -101,7 +91,7 @@ class Metrics(_ManifestPart):
     answered: Answered | None = None
 
 
-class Provenance(_ManifestPart):
+class Provenance(FrozenRecord):
     """The origin of the weights, for making them again."""
 
     recipe: str
@@ -114,7 +104,7 @@ class Provenance(_ManifestPart):
     """Date and time in UTC, RFC 3339."""
 
 
-class Manifest(_ManifestPart):
+class Manifest(FrozenRecord):
     """`manifest.json` of an emotion model."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -166,7 +156,7 @@ class Manifest(_ManifestPart):
         )
 
 
-class DetectorManifest(_ManifestPart):
+class DetectorManifest(FrozenRecord):
     """`manifest.json` of a face detector: one file and its origin."""
 
     schema_version: Literal[1] = SCHEMA_VERSION

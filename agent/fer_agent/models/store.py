@@ -10,8 +10,6 @@ import json
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
-
 from fer_agent.errors import ModelFileError
 from fer_agent.models.manifest import (
     DetectorManifest,
@@ -20,26 +18,16 @@ from fer_agent.models.manifest import (
     ModelFile,
     read_manifest,
 )
+from fer_agent.system.records import FrozenRecord
 
 _HASH_CHUNK_BYTES: Final = 1 << 20
 
 
-class StoredModel(BaseModel):
+class StoredModel(FrozenRecord):
     """A model folder whose manifest was read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     folder: Path
     manifest: Manifest
-
-    @classmethod
-    def read(cls, folder: Path) -> StoredModel:
-        """Read the manifest of a model folder.
-
-        Raises:
-            ModelError: as `read_manifest`.
-        """
-        return cls(folder=folder, manifest=read_manifest(folder / "manifest.json"))
 
     def verified_file(self, precision: str = "fp32") -> Path:
         """Return the path of one of the model's files after checking its size and hash.
@@ -48,7 +36,7 @@ class StoredModel(BaseModel):
             ModelContractError: the model has no file of that precision.
             ModelFileError: the file is missing or is not the one the manifest names.
         """
-        return self._verified(self.manifest.file(precision))
+        return _verified(self.folder, self.manifest.file(precision))
 
     def golden_file(self) -> Path | None:
         """Return the path of the golden inputs after checking size and hash; None without any.
@@ -56,13 +44,8 @@ class StoredModel(BaseModel):
         Raises:
             ModelFileError: the file is missing or is not the one the manifest names.
         """
-        golden = self.manifest.golden
-        return None if golden is None else self._verified(golden)
-
-    def _verified(self, entry: ModelFile | GoldenFile) -> Path:
-        path = self.folder / entry.path
-        verify_file(path, sha256=entry.sha256, size_bytes=entry.bytes)
-        return path
+        entry = self.manifest.golden
+        return None if entry is None else _verified(self.folder, entry)
 
 
 def shipped_folder() -> Path:
@@ -77,6 +60,15 @@ def shipped_folder() -> Path:
     return package.parent.parent / "models"
 
 
+def read_model(folder: Path) -> StoredModel:
+    """Read the manifest in a folder.
+
+    Raises:
+        ModelError: as `read_manifest`.
+    """
+    return StoredModel(folder=folder, manifest=read_manifest(folder / "manifest.json"))
+
+
 def find_model(name: str, store: Path | None = None) -> StoredModel:
     """Find a model by name in the store, then among the shipped ones, and read its manifest.
 
@@ -88,7 +80,7 @@ def find_model(name: str, store: Path | None = None) -> StoredModel:
     for place in places:
         folder = place / name
         if (folder / "manifest.json").is_file():
-            return StoredModel.read(folder)
+            return read_model(folder)
     looked = " and ".join(str(place) for place in places)
     raise ModelFileError(
         f"no model named {name!r} in {looked}",
@@ -120,7 +112,13 @@ def verify_folder(folder: Path, manifest: Manifest | DetectorManifest) -> None:
         ModelFileError: one is missing, truncated, or of another hash.
     """
     for entry in manifest.all_files:
-        verify_file(folder / entry.path, sha256=entry.sha256, size_bytes=entry.bytes)
+        _verified(folder, entry)
+
+
+def _verified(folder: Path, entry: ModelFile | GoldenFile) -> Path:
+    path = folder / entry.path
+    verify_file(path, sha256=entry.sha256, size_bytes=entry.bytes)
+    return path
 
 
 def verify_file(path: Path, *, sha256: str, size_bytes: int | None = None) -> None:

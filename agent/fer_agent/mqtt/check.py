@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
 
 from paho.mqtt.reasoncodes import ReasonCode
 
@@ -14,8 +13,6 @@ from fer_agent.mqtt.connection import Connection, Message
 from fer_agent.mqtt.connector import Connector
 from fer_agent.mqtt.messages import root
 from fer_agent.mqtt.settings import BrokerSettings
-
-SCHEMA_VERSION: Final = 1
 
 _CLIENT_ID_BYTES = 4
 _PAYLOAD = b"fer-agent mqtt test"
@@ -51,10 +48,6 @@ class MqttReport:
     def authorised(self) -> bool:
         """True if this user may publish and subscribe under the device's topics."""
         return not self.problem
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as JSON-ready values, with `schema_version`."""
-        return {"schema_version": SCHEMA_VERSION, "authorised": self.authorised, **asdict(self)}
 
     def lines(self) -> list[str]:
         """Return the report for people, a finding a line."""
@@ -94,6 +87,8 @@ def check(config: MqttConfig, device_id: str, *, timeout_s: float = 5.0) -> Mqtt
     try:
         round_trip = _RoundTrip(connection, f"{root(device_id)}/test/{nonce}")
         round_trip_ms = round_trip.run(timeout_s)
+        topics = f"{root(device_id)}/#"
+        remedy = f"let this user publish and subscribe under {topics} in the broker's ACL"
         return MqttReport(
             broker=str(settings),
             protocol=connection.version,
@@ -103,7 +98,7 @@ def check(config: MqttConfig, device_id: str, *, timeout_s: float = 5.0) -> Mqtt
             connect_ms=round(connect_ms, 2),
             round_trip_ms=None if round_trip_ms is None else round(round_trip_ms, 2),
             problem=round_trip.problem(timeout_s),
-            remedy="" if round_trip_ms is not None else _remedy(device_id),
+            remedy="" if round_trip_ms is not None else remedy,
         )
     finally:
         connection.close()
@@ -153,7 +148,3 @@ class _RoundTrip:
 
     def _received(self, message: Message) -> None:
         self._returned = self._returned or message.payload == _PAYLOAD
-
-
-def _remedy(device_id: str) -> str:
-    return f"let this user publish and subscribe under {root(device_id)}/# in the broker's ACL"

@@ -62,14 +62,6 @@ class TakenOverError(BrokerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Will:
-    """The message that the broker publishes, retained, when the client is lost."""
-
-    topic: str
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Message:
     """A message to publish, or one received (which has no expiry and no content type)."""
 
@@ -129,10 +121,13 @@ class Connection:
         settings: BrokerSettings,
         version: Version,
         client_id: str,
-        will: Will | None,
+        will: Message | None,
         wakeup: WakeupSocket | None,
     ) -> None:
-        """Prepare a connection; `open` makes it, and `wakeup` interrupts its waiting."""
+        """Prepare a connection; `open` makes it, and `wakeup` interrupts its waiting.
+
+        The broker publishes `will` when the client is lost.
+        """
         self.version = version
         self.window = _WINDOW
         self.on_acknowledged: Callable[[int, ReasonCode | None], None] = lambda _mid, _fault: None
@@ -161,7 +156,7 @@ class Connection:
         if settings.tls is not None:
             client.tls_set_context(settings.tls)
         if will is not None:
-            client.will_set(will.topic, will.payload, qos=1, retain=True)
+            client.will_set(will.topic, will.payload, will.qos, will.retain)
 
     def open(self, timeout_s: float, deadline: Callable[[], float]) -> None:
         """Connect and wait for the broker's answer; a failure leaves nothing open.

@@ -7,7 +7,13 @@ import math
 import time
 from collections.abc import Callable
 
-from fer_agent.mqtt.connection import Connection, Version, VersionRefusedError, WakeupSocket, Will
+from fer_agent.mqtt.connection import (
+    Connection,
+    Message,
+    Version,
+    VersionRefusedError,
+    WakeupSocket,
+)
 from fer_agent.mqtt.settings import BrokerSettings
 
 logger = logging.getLogger(__name__)
@@ -20,7 +26,7 @@ class Connector:
         self,
         settings: BrokerSettings,
         client_id: str,
-        will: Will | None = None,
+        will: Message | None = None,
         *,
         timeout_s: float = 5.0,
         wakeup: WakeupSocket | None = None,
@@ -30,7 +36,7 @@ class Connector:
         Args:
             settings: the broker.
             client_id: the MQTT client id.
-            will: the will of each connection.
+            will: the message that the broker publishes when the client is lost.
             timeout_s: for the transport (TCP and TLS each), and again for the broker's answer.
             wakeup: interrupts waiting on the connections, so that `deadline` is read again.
         """

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 from fer_agent.errors import BrokerError, MissingExtraError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from amqtt.broker import Broker
     from typing_extensions import Self
 
@@ -64,12 +62,7 @@ class EmbeddedBroker:
             ) from self._error
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         """Stop the broker, in a few seconds at most."""
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(_STOP_TIMEOUT_S)

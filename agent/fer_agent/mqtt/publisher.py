@@ -16,7 +16,7 @@ from typing import Literal
 
 from fer_agent.config.model import MqttConfig
 from fer_agent.errors import AgentError
-from fer_agent.mqtt.connection import Message, WakeupSocket, Will
+from fer_agent.mqtt.connection import Message, WakeupSocket
 from fer_agent.mqtt.connector import Connector
 from fer_agent.mqtt.messages import (
     Identity,
@@ -33,16 +33,17 @@ from fer_agent.mqtt.payloads import (
     CameraStatusPayload,
     HealthPayload,
     InfoPayload,
+    OutboxHealth,
     StatusPayload,
 )
 from fer_agent.mqtt.retained import RetainedTopic
-from fer_agent.mqtt.send_queue import Counters, SendQueue
+from fer_agent.mqtt.send_queue import SendQueue
 from fer_agent.mqtt.session import MqttSession, SessionTiming
 from fer_agent.mqtt.settings import BrokerSettings
 from fer_agent.system.clock import ClockReading
 from fer_agent.vision.records import CameraState, CameraStatus, EmotionEvent, EventKind
 
-__all__ = ["CameraPublisher", "Counters", "MqttPublisher", "SessionTiming"]
+__all__ = ["CameraPublisher", "MqttPublisher", "SessionTiming"]
 
 logger = logging.getLogger(__name__)
 
@@ -245,9 +246,14 @@ class MqttPublisher:
         if queued := self.counters().queued:
             logger.warning("%d events were not delivered before the stop", queued)
 
-    def counters(self) -> Counters:
-        """Return the counts so far."""
+    def counters(self) -> OutboxHealth:
+        """Return the counts of events so far."""
         return self._queue.counters()
+
+    @property
+    def reconnects(self) -> int:
+        """The number of connections after the first."""
+        return self._queue.reconnects
 
     @property
     def connected(self) -> bool:
@@ -262,9 +268,10 @@ class MqttPublisher:
             raise ValueError(f"{alert_id!r} is no id of small letters, digits and hyphens")
         return self._topic(MessageKind.ALERT, alert_id)
 
-    def _will(self) -> Will:
+    def _will(self) -> Message:
         payload = StatusPayload(state="offline", session=self._identity.session, since=None)
-        return Will(str(self._topic(MessageKind.STATUS)), payload.encode())
+        topic = str(self._topic(MessageKind.STATUS))
+        return Message(topic, payload.encode(), qos=1, retain=True)
 
     def _update_state(self) -> None:
         """Set the agent's state by its cameras': one that is offline makes it degraded."""

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from fer_agent.mqtt.messages import Topic
@@ -18,34 +17,6 @@ logger = logging.getLogger(__name__)
 
 _IDLE_S: Final = 60.0
 """Longest wait when nothing repeats."""
-
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """Events and connections since the start: published = acknowledged + dropped + queued.
-
-    Attributes:
-        published: events accepted.
-        acknowledged: events the broker confirmed.
-        dropped: events lost to a full outbox, or rejected by the broker.
-        queued: events waiting or in flight.
-        reconnects: connections after the first.
-    """
-
-    published: int
-    acknowledged: int
-    dropped: int
-    queued: int
-    reconnects: int
-
-    def outbox(self) -> OutboxHealth:
-        """Return the part that the health message carries under `outbox`."""
-        return OutboxHealth(
-            published=self.published,
-            acknowledged=self.acknowledged,
-            dropped=self.dropped,
-            queued=self.queued,
-        )
 
 
 class SendQueue:
@@ -126,13 +97,17 @@ class SendQueue:
             next_ns = self._retained.next_ns()
         return _IDLE_S if next_ns is None else max(0.0, (next_ns - time.monotonic_ns()) / 1e9)
 
-    def counters(self) -> Counters:
-        """Return the counts so far."""
+    def counters(self) -> OutboxHealth:
+        """Return the counts of events so far: published = acknowledged + dropped + queued."""
         with self._lock:
-            return Counters(
+            return OutboxHealth(
                 published=self._outbox.published,
                 acknowledged=self._outbox.acknowledged,
                 dropped=self._outbox.dropped,
                 queued=len(self._outbox),
-                reconnects=max(0, self._connections - 1),
             )
+
+    @property
+    def reconnects(self) -> int:
+        """The number of connections after the first."""
+        return max(0, self._connections - 1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import platform
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -214,12 +213,9 @@ def _text(path: Path) -> str | None:
 
 def _ask(program: str, *arguments: str) -> str | None:
     """Return the output of a vendor's program, None where it is missing or fails."""
-    found = shutil.which(program)
-    if found is None:
-        return None
     try:
         done = subprocess.run(  # noqa: S603  a fixed command
-            [found, *arguments],
+            [program, *arguments],
             capture_output=True,
             text=True,
             check=False,
@@ -232,12 +228,9 @@ def _ask(program: str, *arguments: str) -> str | None:
 
 def _first_line(program: str, *arguments: str) -> str | None:
     """Return the first line of a program that prints until it is stopped."""
-    found = shutil.which(program)
-    if found is None:
-        return None
     try:
         with subprocess.Popen(  # noqa: S603  a fixed command
-            [found, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            [program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         ) as process:
             try:
                 return process.stdout.readline() if process.stdout else None

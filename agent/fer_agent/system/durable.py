@@ -71,7 +71,7 @@ def sync_folder(folder: Path) -> None:
     Raises:
         OSError: the folder is missing, or the disk has a fault.
     """
-    _sync(folder, os.O_DIRECTORY)
+    _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def sync_tree(folder: Path) -> None:
@@ -81,12 +81,12 @@ def sync_tree(folder: Path) -> None:
         OSError: as in `sync_folder`.
     """
     for path in folder.iterdir():
-        _sync(path)
+        _sync(path, os.O_RDONLY)
     sync_folder(folder)
 
 
-def _sync(path: Path, flags: int = 0) -> None:
-    descriptor = os.open(path, os.O_RDONLY | flags)
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

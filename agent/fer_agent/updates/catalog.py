@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from fer_agent.errors import ModelContractError, VerificationError
 from fer_agent.models.manifest import (
@@ -24,6 +24,7 @@ from fer_agent.models.manifest import (
     by_number,
     parse_manifest,
 )
+from fer_agent.system.records import FrozenRecord
 
 METADATA_FOLDER: Final = "metadata"
 """Below the repository's address: `timestamp.json`, `1.root.json`, ..."""
@@ -46,11 +47,10 @@ _PATH: Final = re.compile(
 """Name, version and file of a target."""
 
 
-class TargetCustom(BaseModel):
+class TargetCustom(FrozenRecord, extra="ignore"):
     """The signed `custom` field of one target."""
 
     # Newer agents may add fields; a change that old ones must not overlook raises the version.
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
     schema_version: Literal[1] = CUSTOM_SCHEMA_VERSION
     kind: ModelKind

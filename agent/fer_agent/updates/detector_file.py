@@ -13,7 +13,6 @@ from fer_agent.models.manifest import DetectorManifest, read_any_manifest
 from fer_agent.models.store import verify_file, verify_folder
 from fer_agent.updates.activation.versions import Versions
 from fer_agent.updates.cache import FOLDER, ContentCache, Wanted, place
-from fer_agent.updates.connection import ProxyAndTls
 from fer_agent.updates.fetch import Fetcher, RetryPolicy
 
 logger = logging.getLogger(__name__)
@@ -21,7 +20,7 @@ logger = logging.getLogger(__name__)
 NAME: Final = "yunet"
 """Its name in a repository of models and in the store."""
 
-_RETRY: Final = RetryPolicy(attempts=2, first_wait_s=0.5)
+FIRST_START: Final = RetryPolicy(attempts=2, first_wait_s=0.5)
 """Few attempts: the first frame waits for it, and the Haar cascade can stand in."""
 
 
@@ -32,11 +31,6 @@ YUNET = Wanted(
     size_bytes=237_823,
 )
 """The dynamic graph of YuNet by its authors, Apache-2.0."""
-
-
-def first_fetcher(proxy_and_tls: ProxyAndTls) -> Fetcher:
-    """Return the fetcher of the first start, which gives up early."""
-    return Fetcher(proxy_and_tls, retry=_RETRY)
 
 
 def locate(
@@ -84,7 +78,7 @@ def locate(
             f"no face detector at {path}, and `detector.download` is false",
             remedy=f"put {source.name} there, or set `detector.model_file` or `detector.download`",
         )
-    cache = ContentCache(store / FOLDER, fetcher or Fetcher(retry=_RETRY))
+    cache = ContentCache(store / FOLDER, fetcher or Fetcher(retry=FIRST_START))
     try:
         place(cache.get(source, progress or (lambda _done, _all: None)), path)
     except AgentError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import IO, Final, TypeVar
 from urllib.parse import urljoin, urlsplit
 
+from fer_agent.system.backoff import Backoff
 from fer_agent.updates.connection import (
     Answer,
     FetchError,
@@ -40,19 +40,11 @@ class RetryPolicy:
 
     Attributes:
         attempts: requests in all.
-        first_wait_s: mean pause after the first failure; each further one is twice as long.
-        sleep: waits for a number of seconds.
+        first_wait_s: longest pause after the first failure; it doubles with each further one.
     """
 
     attempts: int = 4
-    first_wait_s: float = 1.0
-    sleep: Callable[[float], None] = time.sleep
-
-    def wait(self, failures: int, at_least_s: float) -> None:
-        """Wait for 0.5 to 1.5 times the mean pause after so many failures."""
-        mean_s = self.first_wait_s * 2.0 ** (failures - 1)
-        jitter = random.uniform(0.5, 1.5)  # noqa: S311 - spreads devices, keeps no secret
-        self.sleep(min(max(mean_s * jitter, at_least_s), _LONGEST_WAIT_S))
+    first_wait_s: float = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +133,15 @@ class Fetcher:
 
     def _persist(self, url: str, attempt: Callable[[], Got]) -> Got:
         """Repeat an attempt as the retry policy says, while the error may pass."""
-        for failures in range(1, self.retry.attempts):
+        waits = Backoff(first_s=self.retry.first_wait_s, longest_s=_LONGEST_WAIT_S)
+        for _ in range(self.retry.attempts - 1):
             try:
                 return attempt()
             except FetchError as error:
                 if not error.again:
                     raise
                 logger.info("%s; trying again", error)
-                self.retry.wait(failures, error.wait_s)
+                time.sleep(min(max(waits.next_s(), error.wait_s), _LONGEST_WAIT_S))
         logger.debug("last attempt at %s", shown(url))
         return attempt()
 

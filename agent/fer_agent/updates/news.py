@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from fer_agent.mqtt.payloads import ModelUpdate, UpdateFailure, Updates
 from fer_agent.updates import report
@@ -17,23 +17,12 @@ from fer_agent.updates.activation import journal, state
 from fer_agent.updates.activation.state import RejectedVersion, UpdateState
 from fer_agent.updates.activation.versions import in_use
 from fer_agent.updates.report import SyncReport
+from fer_agent.vision.ports import AlertSink
 
 logger = logging.getLogger(__name__)
 
 ALERT: Final = "model-update"
 """Id of the alert."""
-
-
-class AlertSink(Protocol):
-    """Publishes alerts; `MqttPublisher` is one."""
-
-    def raise_alert(self, alert_id: str, text: str) -> None:
-        """Publish a fault, or change its text."""
-        ...
-
-    def clear_alert(self, alert_id: str) -> None:
-        """Withdraw a fault; harmless without one."""
-        ...
 
 
 class UpdateNews:

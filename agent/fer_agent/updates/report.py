@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AwareDatetime, ValidationError
+from pydantic import AwareDatetime
 
-from fer_agent.system import durable
-from fer_agent.updates.activation.journal import STATE_FOLDER, StateRecord
+from fer_agent.system.records import StateRecord
+from fer_agent.updates.activation.journal import STATE_FOLDER
 
 Outcome = Literal["current", "updated", "installed", "available", "refused", "too-new", "failed"]
 """The outcome of a sync for one model.
@@ -71,10 +71,7 @@ def path(store: Path) -> Path:
 
 def read(store: Path) -> SyncReport | None:
     """Read the last report; None without one that this agent can read."""
-    try:
-        return SyncReport.model_validate_json(path(store).read_bytes())
-    except (OSError, ValidationError):
-        return None
+    return SyncReport.read(path(store))
 
 
 def write(store: Path, report: SyncReport) -> None:
@@ -83,4 +80,4 @@ def write(store: Path, report: SyncReport) -> None:
     Raises:
         OSError: the store cannot be written.
     """
-    durable.write(path(store), report.model_dump_json(indent=1).encode() + b"\n")
+    report.write(path(store))

@@ -11,7 +11,7 @@ from fer_agent.models.manifest import DetectorManifest
 from fer_agent.updates.activation import state
 from fer_agent.updates.activation.change import ModelChange, configured
 from fer_agent.updates.activation.journal import ModelVersion
-from fer_agent.updates.activation.versions import Keep, Versions
+from fer_agent.updates.activation.versions import Versions
 from fer_agent.updates.catalog import CatalogRelease
 
 
@@ -22,18 +22,15 @@ class Switch:
     Attributes:
         store: the model store's folder.
         change: brings in emotion models.
-        keep: limits of a detector's old versions.
     """
 
     store: Path
     change: ModelChange
-    keep: Keep
 
     @classmethod
     def of(cls, config: AgentConfig, store: Path) -> Switch:
         """Make it as the configuration says."""
-        keep = Keep(versions=config.models.keep_versions, bytes=config.models.keep_bytes)
-        return cls(store, configured(config), keep)
+        return cls(store, configured(config))
 
     def downloaded(self, name: str) -> bool:
         """Return whether the version in use under a name came from a repository."""
@@ -86,7 +83,7 @@ class Switch:
         version = _version(release)
         versions.adopt(staged, version)
         versions.point(version.key)
-        versions.prune(self.keep, {version.key})
+        versions.prune(self.change.keep, {version.key})
 
 
 def _version(release: CatalogRelease) -> ModelVersion:

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final, Literal
 
-from pydantic import AwareDatetime, ValidationError
+from pydantic import AwareDatetime
 
-from fer_agent.system import durable
 from fer_agent.system.clock import clock_synced
-from fer_agent.updates.activation.journal import StateRecord
+from fer_agent.system.records import StateRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,8 +54,8 @@ class TrustedTime:
     def read(self) -> datetime:
         """Return the trusted time in UTC and whole seconds, never later than the real one."""
         known = [BUILD_TIME]
-        if (kept := self._kept()) is not None:
-            known.append(kept)
+        if kept := _Kept.read(self.path):
+            known.append(kept.time)
         if self.synced():
             known.append(self.now())
         return max(known).replace(microsecond=0)
@@ -69,16 +68,9 @@ class TrustedTime:
         Raises:
             OSError: the file cannot be written.
         """
-        kept = self._kept()
-        if when > BUILD_TIME and (kept is None or when > kept):
-            content = _Kept(time=when).model_dump_json().encode() + b"\n"
-            durable.write(self.path, content)
-
-    def _kept(self) -> datetime | None:
-        try:
-            return _Kept.model_validate_json(self.path.read_bytes()).time
-        except (OSError, ValidationError):
-            return None
+        kept = _Kept.read(self.path)
+        if when > BUILD_TIME and (kept is None or when > kept.time):
+            _Kept(time=when).write(self.path)
 
 
 def set_reference_time(updater: Updater, when: datetime) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+import numpy as np
+from numpy.typing import NDArray
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from fer_agent.vision.records import EmotionEvent, EmotionScores, Faces, Frame, Gap, Tracks
+from fer_agent.vision.records import EmotionEvent, EmotionScores, Faces, Frame, Gap, Tracks
 
 
 class Camera(Protocol):
@@ -84,6 +82,18 @@ class Publisher(Protocol):
 
     def publish(self, event: EmotionEvent) -> None:
         """Accept one event and return at once; delivery happens elsewhere."""
+        ...
+
+
+class AlertSink(Protocol):
+    """The receiver of alerts, such as `MqttPublisher`."""
+
+    def raise_alert(self, alert_id: str, text: str) -> None:
+        """Raise an alert, or change its text."""
+        ...
+
+    def clear_alert(self, alert_id: str) -> None:
+        """Clear an alert; harmless when it is not there."""
         ...
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fer_agent.models.manifest import Manifest, ModelFile
+from fer_agent.models.manifest import Manifest, ModelFile
 
 Luma: TypeAlias = NDArray[np.uint8]
 """Gray image, uint8 (H, W)."""

@@ -180,7 +180,8 @@ class IouTracker:
             track.predict(captured_ns)
             track.missed += 1
 
-        seen = self._associate(boxes, measured)
+        pairs = assign(self._costs(boxes, measured), limit=_ALONE_COST)
+        seen = [(self._tracks[row], face) for row, face in pairs]
         for track, face in seen:
             track.correct(measured[face], captured_ns)
         for face in _new_faces(boxes, taken=[face for _, face in seen]):
@@ -197,11 +198,6 @@ class IouTracker:
     def reset(self) -> None:
         """Forget all tracks; ids go on rising."""
         self._tracks.clear()
-
-    def _associate(self, boxes: list[Floats], measured: list[Floats]) -> list[tuple[_Track, int]]:
-        """Pair the tracks with the faces that continue them; a face is a row of `boxes`."""
-        pairs = assign(self._costs(boxes, measured), limit=_ALONE_COST)
-        return [(self._tracks[row], face) for row, face in pairs]
 
     def _costs(self, boxes: list[Floats], measured: list[Floats]) -> list[Floats]:
         """Return the cost of every track with every face, T rows of N; infinite if impossible."""

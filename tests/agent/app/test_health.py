@@ -33,7 +33,7 @@ def firmware(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 
 
 def reporter() -> HealthReporter:
-    return HealthReporter([], session=uuid7(), interval_s=60.0, counters=None)
+    return HealthReporter([], session=uuid7(), interval_s=60.0, publisher=None)
 
 
 def test_health_and_pacing_agree_where_only_the_firmware_knows(

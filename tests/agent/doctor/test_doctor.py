@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from typer.testing import CliRunner
 
+from fer_agent.cli import app
 from fer_agent.config import loading
 from fer_agent.doctor import broker as doctor_broker
 from fer_agent.doctor import camera as doctor_camera
@@ -383,10 +385,14 @@ def test_installed_board_is_mended_from_where_it_was_installed(
 
 
 def test_every_finding_has_a_remedy_and_a_command(config: Callable[..., Path]) -> None:
-    report = doctor.examine(config(source="/dev/video97"))
-    assert report.findings
-    assert all(one.id and one.cause and one.remedy and one.command for one in report.findings)
-    assert json.loads(json.dumps(report.to_json()))["schema_version"] == 1
+    path = config(source="/dev/video97")
+    result = CliRunner().invoke(app, ["doctor", "--json", "--config", str(path)])
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert (report["schema_version"], report["checked"][0]) == (1, "config")
+    assert report["findings"]
+    for finding in report["findings"]:
+        assert all(finding[part] for part in ("id", "cause", "remedy", "command"))
 
 
 def test_every_finding_is_in_the_manual(root: Path) -> None:

@@ -90,7 +90,7 @@ def test_refused_credentials_wait_longest_warn_once_and_are_never_connected(
     assert len(warnings) == 1
     assert "refuses user 'fer'" in warnings[0].getMessage()
     assert "wrong-password" not in caplog.text
-    assert publisher.counters().reconnects == 0
+    assert publisher.reconnects == 0
 
 
 def test_the_right_password_lets_in(

@@ -9,7 +9,9 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from typer.testing import CliRunner
 
+from fer_agent.cli import app
 from fer_agent.config.model import MqttConfig
 from fer_agent.errors import BrokerError, CredentialsError
 from fer_agent.mqtt.check import check
@@ -27,7 +29,7 @@ def config(port: int, *, scheme: str = "mqtt", **settings: Any) -> MqttConfig:
 
 
 def test_a_good_way_is_reported_with_version_and_round_trip(
-    mosquitto: Callable[..., Any],
+    mosquitto: Callable[..., Any], tmp_path: Path
 ) -> None:
     before = set(threading.enumerate())
     broker = mosquitto()
@@ -40,9 +42,12 @@ def test_a_good_way_is_reported_with_version_and_round_trip(
     assert 0 < report.round_trip_ms < 5_000
     assert report.topic.startswith("fer/v1/fer-1/test/")
     assert any("MQTT 5" in line for line in report.lines())
-    content = json.loads(json.dumps(report.to_json()))
-    assert (content["schema_version"], content["authorised"]) == (1, True)
     assert set(threading.enumerate()) == before
+    here = ["--broker", f"mqtt://127.0.0.1:{broker.port}"]
+    runner = CliRunner(env={"XDG_CONFIG_HOME": str(tmp_path)})
+    content = json.loads(runner.invoke(app, ["mqtt", "test", "--json", *here]).stdout)
+    assert (content["schema_version"], content["authorised"]) == (1, True)
+    assert content["topic"].startswith("fer/v1/")
 
 
 def test_it_does_not_disturb_who_listens_to_the_device(
@@ -94,7 +99,7 @@ def test_tls_and_user_are_named(
     assert report.tls is not None
     assert report.tls.startswith("TLSv1.")
     assert report.username == "fer"
-    assert "right" not in str(report.to_json())
+    assert "right" not in str(report)
 
 
 def test_refused_credentials(

@@ -74,7 +74,7 @@ def test_a_broker_that_ends_under_load_costs_nothing_of_ours(
             if number == 300:
                 broker.start()
         wait_for(lambda: publisher.counters().acknowledged == 1000)
-        assert publisher.counters().reconnects >= 1
+        assert publisher.reconnects >= 1
 
     def sequences(camera: str) -> list[int]:
         received = subscriber.on(f"{camera}/events")
@@ -107,7 +107,7 @@ def test_a_connection_cut_again_and_again_costs_nothing(
                 wait_for(lambda: publisher.connected)
                 line.cut()
         wait_for(lambda: publisher.counters().acknowledged == 300)
-        assert publisher.counters().reconnects >= 2
+        assert publisher.reconnects >= 2
     wait_for(lambda: len(delivered(subscriber)) == 300)
     assert delivered(subscriber) == list(range(1, 301))
     wait_for(lambda: states(subscriber)[-1:] == ["stopped"])
@@ -191,7 +191,7 @@ def test_rubbish_from_a_broker_ends_only_the_connection(
 ) -> None:
     with scripted(CONNACK_5 + b"\x40\x01\x00") as (port, came), publishing(port) as publisher:
         wait_for(lambda: len(came) >= 3)
-        assert publisher.counters().reconnects >= 1
+        assert publisher.reconnects >= 1
 
 
 def test_being_taken_over_takes_the_longest_wait(
@@ -223,7 +223,7 @@ def test_a_rival_with_our_id_makes_the_waits_longer(
         rival.reconnect_delay_set(1, 1)
         rival.connect("127.0.0.1", broker.port)
         rival.loop_start()
-        wait_for(lambda: publisher.counters().reconnects >= 1)
+        wait_for(lambda: publisher.reconnects >= 1)
         rival.disconnect()
         rival.loop_stop()
         wait_for(lambda: publisher.connected)

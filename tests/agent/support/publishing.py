@@ -73,7 +73,7 @@ def health(publisher: MqttPublisher) -> HealthPayload:
         session=uuid7(),
         time="2026-01-01T00:00:00Z",
         uptime_s=1,
-        outbox=publisher.counters().outbox(),
+        outbox=publisher.counters(),
     )
 
 

@@ -76,7 +76,7 @@ class SyncingDevice:
         return ModelSync(
             store=self.store,
             repository=Repository(self.url, self.root_file, self.store / ".tuf", fetcher),
-            switch=Switch(self.store, ModelChange(self.store, Untried(), self.keep), self.keep),
+            switch=Switch(self.store, ModelChange(self.store, Untried(), self.keep)),
             clock=TrustedTime(trusted, self.clock.now, lambda: self.clock.synced),
             limit_bytes=10_000_000,
             agent_version=self.agent_version,

@@ -131,7 +131,7 @@ def pipeline(camera: ListCamera, out: Collector) -> Pipeline:
 
 def agent(pipelines: dict[str, Pipeline]) -> Agent:
     meter = CameraMeter(lambda: CameraStats(captured=1, dropped=0, reopened=0), StageClock())
-    health = HealthReporter([meter], session=SESSION, interval_s=60.0, counters=None)
+    health = HealthReporter([meter], session=SESSION, interval_s=60.0, publisher=None)
     return Agent(pipelines, publisher=None, health=health)
 
 
@@ -201,7 +201,7 @@ def test_health_rates_are_of_the_time_since_the_last_report() -> None:
     counts = iter([CameraStats(0, 0, 0), CameraStats(100, 40, 0), CameraStats(100, 40, 0)])
     clock = StageClock()
     health = HealthReporter(
-        [CameraMeter(lambda: next(counts), clock)], session=SESSION, interval_s=1, counters=None
+        [CameraMeter(lambda: next(counts), clock)], session=SESSION, interval_s=1, publisher=None
     )
     clock.frame_done(0)
     first, second = health.measure(), health.measure()
@@ -221,7 +221,7 @@ def test_health_tells_frames_searched_from_frames_processed() -> None:
         [CameraMeter(lambda: CameraStats(0, 0, 0), clock)],
         session=SESSION,
         interval_s=1,
-        counters=None,
+        publisher=None,
     )
     detector = timed(OneFace(), "detect", clock)
     for number in range(10):

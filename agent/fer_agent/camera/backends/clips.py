@@ -13,7 +13,7 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
-from fer_agent.camera.backends.opencv import open_capture, silence_logging
+from fer_agent.camera.backends.opencv import next_picture, open_capture, silence_logging
 from fer_agent.errors import CameraError
 from fer_agent.vision.records import Bgr
 
@@ -181,7 +181,7 @@ def _play_video(path: Path, fps: float, *, is_gif: bool) -> Clip:
         if 0 < own_fps <= 1000:
             fps = own_fps
         count, at_s, previous_ms = 0, 0.0, 0.0
-        while (bgr := _next_of(capture)) is not None:
+        while (bgr := next_picture(capture)) is not None:
             now_ms = capture.get(cv2.CAP_PROP_POS_MSEC)
             if count:
                 step_s = (now_ms - previous_ms) / 1e3
@@ -194,15 +194,6 @@ def _play_video(path: Path, fps: float, *, is_gif: bool) -> Clip:
         _warn_if_short(path, count, capture.get(cv2.CAP_PROP_FRAME_COUNT), is_gif=is_gif)
     finally:
         capture.release()
-
-
-def _next_of(capture: cv2.VideoCapture) -> Bgr | None:
-    try:
-        _, bgr = capture.read()
-    except cv2.error as error:
-        logger.debug("OpenCV stopped decoding: %s", error)
-        return None
-    return None if bgr is None else np.asarray(bgr, np.uint8)
 
 
 def _warn_if_short(path: Path, count: int, promised: float, *, is_gif: bool) -> None:

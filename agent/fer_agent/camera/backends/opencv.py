@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import cv2
+import numpy as np
+
+from fer_agent.vision.records import Bgr
 
 logger = logging.getLogger(__name__)
 
@@ -40,3 +43,13 @@ def open_capture(source: str, backend: int, parameters: Sequence[int] = ()) -> c
     except cv2.error as error:
         logger.debug("OpenCV refused to open a capture: %s", error)
         return cv2.VideoCapture()
+
+
+def next_picture(capture: cv2.VideoCapture) -> Bgr | None:
+    """Return the next picture, uint8; None when there is none, or it does not decode."""
+    try:
+        _, picture = capture.read()
+    except cv2.error as error:
+        logger.debug("OpenCV stopped decoding: %s", error)
+        return None
+    return None if picture is None else np.asarray(picture, np.uint8)

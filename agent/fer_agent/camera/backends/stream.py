@@ -8,9 +8,8 @@ from typing import Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import cv2
-import numpy as np
 
-from fer_agent.camera.backends.opencv import open_capture
+from fer_agent.camera.backends.opencv import next_picture, open_capture
 from fer_agent.camera.backends.replay import make_frame
 from fer_agent.camera.backends.stream_fault import diagnose
 from fer_agent.config.model import read_secret
@@ -74,17 +73,14 @@ class StreamSource:
         of its properties shows a change.
         """
         started_s = time.monotonic()
-        try:
-            _, image = self._capture.read()
-        except cv2.error:
-            image = None
+        picture = next_picture(self._capture)
         # After a timeout OpenCV still returns the old pictures in its decoder, and none follows.
-        if image is None or time.monotonic() - started_s > 0.95e-3 * READ_TIMEOUT_MS:
+        if picture is None or time.monotonic() - started_s > 0.95e-3 * READ_TIMEOUT_MS:
             raise CameraError(
                 f"the stream {self._url} stopped",
                 remedy="check the camera and the network; it is being opened again",
             )
-        return make_frame(np.asarray(image, np.uint8), time.monotonic_ns(), 0)
+        return make_frame(picture, time.monotonic_ns(), 0)
 
     def close(self) -> None:
         """Disconnect."""

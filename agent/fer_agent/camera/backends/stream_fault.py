@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
-from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from fer_agent.errors import CameraError
@@ -13,13 +12,6 @@ from fer_agent.errors import CameraError
 _TIMEOUT_S = 2.0
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 _USER_AGENT = "fer-agent"
-
-
-class _Answer(NamedTuple):
-    """A server's status code and content type."""
-
-    status: int
-    content_type: str
 
 
 def diagnose(url: str, *, with_credentials: bool) -> CameraError:
@@ -32,7 +24,7 @@ def diagnose(url: str, *, with_credentials: bool) -> CameraError:
     parts = urlsplit(url)
     try:
         host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
-        answer = _ask(parts, host, port)
+        status, content_type = _ask(parts, host, port)
     except (ValueError, KeyError):
         return CameraError(
             f"{url} is no address of a stream",
@@ -40,7 +32,7 @@ def diagnose(url: str, *, with_credentials: bool) -> CameraError:
         )
     except (OSError, http.client.HTTPException) as error:
         return _unreachable(error, parts.scheme, host, port)
-    return _explain(url, answer, with_credentials=with_credentials)
+    return _explain(url, status, content_type, with_credentials=with_credentials)
 
 
 def _unreachable(error: Exception, scheme: str, host: str, port: int) -> CameraError:
@@ -62,30 +54,31 @@ def _unreachable(error: Exception, scheme: str, host: str, port: int) -> CameraE
     return CameraError(text, remedy=remedy)
 
 
-def _explain(url: str, answer: _Answer, *, with_credentials: bool) -> CameraError:
-    if answer.status in (401, 403, 407) and with_credentials:
+def _explain(url: str, status: int, content_type: str, *, with_credentials: bool) -> CameraError:
+    if status in (401, 403, 407) and with_credentials:
         text = f"{url} refused the user name or password"
         remedy = "check `username` and the contents of `password_file`"
-    elif answer.status in (401, 403, 407):
+    elif status in (401, 403, 407):
         text = f"{url} wants a user name and password"
         remedy = "set the camera's `username` and `password_file`"
-    elif answer.status == 404:
+    elif status == 404:
         text = f"the camera has no stream at {url}"
         remedy = "look up the stream's path in the camera's manual"
-    elif answer.status >= 400:
-        text = f"{url} answers with error {answer.status}"
+    elif status >= 400:
+        text = f"{url} answers with error {status}"
         remedy = "restart the camera; it may allow one viewer only"
-    elif "html" in answer.content_type:
+    elif "html" in content_type:
         text = f"{url} is a web page, not a stream"
         remedy = "look up the stream's own address in the camera's manual"
     else:
-        kind = f" ({answer.content_type})" if answer.content_type else ""
+        kind = f" ({content_type})" if content_type else ""
         text = f"{url} answers, but sends nothing that can be decoded{kind}"
         remedy = "choose H.264 or MJPEG in the camera's settings"
     return CameraError(text, remedy=remedy)
 
 
-def _ask(parts: SplitResult, host: str, port: int) -> _Answer:
+def _ask(parts: SplitResult, host: str, port: int) -> tuple[int, str]:
+    """Return a server's status code and content type."""
     if parts.scheme.startswith("rtsp"):
         return _ask_rtsp(parts.geturl(), host, port)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
@@ -94,12 +87,12 @@ def _ask(parts: SplitResult, host: str, port: int) -> _Answer:
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("GET", path, headers={"User-Agent": _USER_AGENT})
         response = connection.getresponse()
-        return _Answer(response.status, response.getheader("Content-Type", "").lower())
+        return response.status, response.getheader("Content-Type", "").lower()
     finally:
         connection.close()
 
 
-def _ask_rtsp(url: str, host: str, port: int) -> _Answer:
+def _ask_rtsp(url: str, host: str, port: int) -> tuple[int, str]:
     """Send a DESCRIBE, RFC 2326 section 10.2; servers that want a password answer with 401."""
     with socket.create_connection((host, port), timeout=_TIMEOUT_S) as connection:
         request = f"DESCRIBE {url} RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n"
@@ -108,4 +101,4 @@ def _ask_rtsp(url: str, host: str, port: int) -> _Answer:
     protocol, _, rest = line.partition(" ")
     if not protocol.startswith("RTSP/"):
         raise http.client.HTTPException("it answers with something else")
-    return _Answer(int(rest[:3]) if rest[:3].isdecimal() else 500, "")
+    return int(rest[:3]) if rest[:3].isdecimal() else 500, ""

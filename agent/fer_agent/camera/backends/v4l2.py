@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_agent.camera.backends.opencv import open_capture
+from fer_agent.camera.backends.opencv import next_picture, open_capture
 from fer_agent.camera.backends.planes import yuv_frame
 from fer_agent.camera.backends.replay import make_frame
 from fer_agent.camera.backends.v4l2_device import (
@@ -89,17 +89,14 @@ class V4l2Source:
     def read(self) -> Frame | Gap | None:
         """Wait up to a second for the next picture; ten in a row that do not decode are a fault."""
         started_s = time.monotonic()
-        try:
-            _, image = self._capture.read()
-        except cv2.error:
-            image = None
+        image = next_picture(self._capture)
         captured_ns = time.monotonic_ns()
         if image is None:
             query(self._node)  # raises when the device is gone
             if time.monotonic() - started_s > 0.5:
                 raise TimeoutError
             self._count_bad()
-        frame = self._frame(np.asarray(image, np.uint8), captured_ns)
+        frame = self._frame(image, captured_ns)
         if frame is None:
             self._count_bad()
         self._bad = 0

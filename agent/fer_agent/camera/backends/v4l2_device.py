@@ -166,13 +166,13 @@ def check_not_busy(path: str) -> None:
                     raise _busy(path) from error
 
 
-def holders(path: str) -> list[str]:
-    """Name the other processes that have the device open, as `name (pid)`.
+def holders(path: str) -> dict[int, str]:
+    """Return the names of the other processes that have the device open, by process id.
 
     Only root sees those of other users.
     """
     target = os.path.realpath(path)
-    found = []
+    found = {}
     for process in Path("/proc").iterdir():
         if not process.name.isdecimal() or int(process.name) == os.getpid():
             continue
@@ -180,15 +180,15 @@ def holders(path: str) -> list[str]:
             descriptors = [str(one.readlink()) for one in (process / "fd").iterdir()]
             if target in descriptors:
                 name = (process / "comm").read_text(encoding="utf-8").strip()
-                found.append(f"{name} ({process.name})")
+                found[int(process.name)] = name
         except OSError:  # it ended, or belongs to another user
             continue
     return found
 
 
 def _busy(path: str) -> CameraError:
-    names = holders(path)
-    by = f" by {', '.join(names)}" if names else ""
+    names = ", ".join(f"{name} ({process})" for process, name in holders(path).items())
+    by = f" by {names}" if names else ""
     return CameraError(
         f"the camera {path} is in use{by}",
         remedy="stop the program that uses it"

@@ -22,7 +22,7 @@ from fer_agent.measure import record, renewal
 from fer_agent.measure.fingerprint import model_sha256
 from fer_agent.measure.resolve import resolve
 from fer_agent.models.manifest import Manifest, read_manifest
-from fer_agent.models.store import StoredModel, shipped_folder
+from fer_agent.models.store import StoredModel, read_model, shipped_folder
 from fer_agent.system import durable
 from fer_agent.updates.activation import journal, state
 from fer_agent.updates.activation.journal import JournalEntry, ModelVersion, Phase
@@ -171,7 +171,7 @@ class ModelChange:
     def _measure(self, folder: Path) -> None:
         """Measure a version before it takes over; one that cannot be measured runs plain."""
         try:
-            measured = self.measure(StoredModel.read(folder))
+            measured = self.measure(read_model(folder))
         except AgentError as error:
             logger.warning("%s was not measured and runs plain: %s", folder.name, error)
         else:

@@ -12,10 +12,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, Field
 
 from fer_agent.models.manifest import Sha256
-from fer_agent.system import durable
+from fer_agent.system.records import StateRecord
 
 STATE_FOLDER: Final = ".state"
 
@@ -42,12 +42,6 @@ _NEXT: Final[dict[Phase, set[Phase]]] = {
     Phase.ROLLED_BACK: set(),
 }
 """The phases that may follow each; a new entry, which is `switched`, may replace any."""
-
-
-class StateRecord(BaseModel):
-    """Base of the files in `.state/`; unknown fields come from a newer agent and are ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
 
 class ModelVersion(StateRecord):
@@ -177,10 +171,7 @@ def path(store: Path, name: str) -> Path:
 
 def read(store: Path, name: str) -> JournalEntry | None:
     """Read the journal; None without one that this agent can read."""
-    try:
-        return JournalEntry.model_validate_json(path(store, name).read_bytes())
-    except (OSError, ValidationError):
-        return None
+    return JournalEntry.read(path(store, name))
 
 
 def write(store: Path, entry: JournalEntry) -> None:
@@ -189,7 +180,7 @@ def write(store: Path, entry: JournalEntry) -> None:
     Raises:
         OSError: the store cannot be written.
     """
-    durable.write(path(store, entry.name), entry.model_dump_json(indent=1).encode() + b"\n")
+    entry.write(path(store, entry.name))
 
 
 def forget(store: Path, name: str) -> None:

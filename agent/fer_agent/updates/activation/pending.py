@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fer_agent.errors import ModelError, UsageError
 from fer_agent.models.manifest import by_number
-from fer_agent.models.store import StoredModel, find_model, shipped_folder
+from fer_agent.models.store import StoredModel, find_model, read_model, shipped_folder
 from fer_agent.system import durable
 from fer_agent.updates.activation import journal, state
 from fer_agent.updates.activation.journal import (
@@ -203,9 +203,8 @@ def candidates(store: Path, name: str) -> Iterator[StoredModel]:
     entry = journal.read(store, name)
     previous = [entry.previous.key] if entry is not None and entry.previous is not None else []
     for key in dict.fromkeys([linked, *previous, *_not_rejected(versions, store)]):
-        folder = versions.folder(key)
         try:
-            model = StoredModel.read(folder)
+            model = read_model(versions.folder(key))
         except ModelError as error:
             logger.warning("cannot use %s %s: %s", name, key, error)
         else:

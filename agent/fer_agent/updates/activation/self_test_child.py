@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from fer_agent.errors import AgentError
 from fer_agent.inference import golden
 from fer_agent.inference.onnx import OnnxSession
-from fer_agent.models.store import StoredModel
+from fer_agent.models.store import StoredModel, read_model
+from fer_agent.system.records import FrozenRecord
 from fer_agent.vision.classifier import CropClassifier
 
 _WARM_UP_RUNS = 5
@@ -32,7 +32,7 @@ _NICENESS = 10
 """The agent beside keeps its frames."""
 
 
-class SelfTestTask(BaseModel):
+class SelfTestTask(FrozenRecord):
     """The models to compare, and how they run.
 
     Attributes:
@@ -43,8 +43,6 @@ class SelfTestTask(BaseModel):
         memory_bytes: the most private memory that the process may take.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     candidate: Path
     current: Path | None
     precision: Literal["fp32", "fp16", "int8"]
@@ -52,7 +50,7 @@ class SelfTestTask(BaseModel):
     memory_bytes: int
 
 
-class SelfTestReport(BaseModel):
+class SelfTestReport(FrozenRecord):
     """The result.
 
     Attributes:
@@ -62,8 +60,6 @@ class SelfTestReport(BaseModel):
         current_ms: the same of the version that runs now; None without one to compare with.
         peak_bytes: resident memory at its highest, Python and libraries included.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     refused: str = ""
     golden: bool = False
@@ -137,7 +133,7 @@ class _Loaded:
 
 
 def _load(folder: Path, task: SelfTestTask) -> _Loaded:
-    model = StoredModel.read(folder)
+    model = read_model(folder)
     session = OnnxSession(model.verified_file(task.precision), threads=task.threads)
     return _Loaded(model, session, CropClassifier(session, model.manifest))
 

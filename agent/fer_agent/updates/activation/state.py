@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, Field
 
-from fer_agent.system import durable
+from fer_agent.system.records import StateRecord
 from fer_agent.updates.activation import journal
-from fer_agent.updates.activation.journal import ModelVersion, Phase, StateRecord
+from fer_agent.updates.activation.journal import ModelVersion, Phase
 
 _MOST_KEPT: Final = 64
 """Rejected versions remembered; far more than a repository holds versions of one model."""
@@ -64,10 +64,7 @@ def path(store: Path) -> Path:
 
 def rejected(store: Path) -> RejectedVersions:
     """Read the rejected versions; a missing or damaged file has none."""
-    try:
-        return RejectedVersions.model_validate_json(path(store).read_bytes())
-    except (OSError, ValidationError):
-        return RejectedVersions()
+    return RejectedVersions.read(path(store)) or RejectedVersions()
 
 
 def reject(store: Path, version: RejectedVersion) -> None:
@@ -116,5 +113,4 @@ def _others(store: Path, name: str, build: ModelVersion) -> list[RejectedVersion
 
 
 def _write(store: Path, refused: list[RejectedVersion]) -> None:
-    content = RejectedVersions(refused=tuple(refused[-_MOST_KEPT:]))
-    durable.write(path(store), content.model_dump_json(indent=1).encode() + b"\n")
+    RejectedVersions(refused=tuple(refused[-_MOST_KEPT:])).write(path(store))

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fer_agent.errors import AgentError, ModelError, ModelFileError
-from fer_agent.models.manifest import read_manifest
-from fer_agent.models.store import StoredModel, find_model
+from fer_agent.models.store import StoredModel, find_model, read_model
 from fer_agent.updates.activation.health_check import (
     WINDOW_S,
     HealthSample,
@@ -134,9 +133,7 @@ class ModelWatch:
         """Read a version's manifest; None means the shipped one, or a folder made by hand."""
         if key is None:
             return find_model(self._name, self._store)
-        folder = self._versions.folder(key)
-        manifest = read_manifest(folder / "manifest.json")
-        return StoredModel(folder=folder, manifest=manifest)
+        return read_model(self._versions.folder(key))
 
     def _sample(self) -> None:
         now_s, (captured, processed) = time.monotonic(), self._frames()

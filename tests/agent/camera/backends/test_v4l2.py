@@ -132,7 +132,7 @@ def test_busy_device_names_its_holder(tmp_path: Path, driver: FakeDriver) -> Non
     path = tmp_path / "video0"
     with path.open() as file, subprocess.Popen(["sleep", "60"], stdin=file) as holder:
         try:
-            assert f"sleep ({holder.pid})" in holders(str(path))
+            assert holders(str(path))[holder.pid] == "sleep"
             with pytest.raises(CameraError, match=rf"in use by sleep \({holder.pid}\)"):
                 source(tmp_path).open()
         finally:
