@@ -24,7 +24,7 @@ def cuda(gpu: Any, tmp_path: Path) -> Iterator[Any]:
     context = driver.Device(0).retain_primary_context()
     context.push()
     yield driver
-    if driver._local.stack.contexts:
+    if driver.local.stack.contexts:
         context.pop()
     driver.violations.clear()
     (tmp_path / "violations").unlink(missing_ok=True)

@@ -441,6 +441,7 @@ def test_onnx_runtime_serves_while_the_engine_is_built(
     model: StoredModel,
     tmp_path: Path,
     wait_for: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -452,7 +453,7 @@ def test_onnx_runtime_serves_while_the_engine_is_built(
     wait_for(lambda: told == ["tensorrt"])
     assert np.allclose(session.run(crops(2))["logits"], plain.run(crops(2))["logits"], atol=1e-4)
     assert f"the engine of {NAME} is built to 50 %" in caplog.text
-    gpu.set(fault="no-execute")
+    monkeypatch.setenv("FAKE_TENSORRT_FAULT", "no-execute")
     session.run(crops(2))
     assert "going back to the plain runtime" in caplog.text
 

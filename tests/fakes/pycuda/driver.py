@@ -41,7 +41,9 @@ class LogicError(Error):
     pass
 
 
-class _State:
+class DriverState:
+    """The state of the process."""
+
     initialised = False
 
 
@@ -61,7 +63,7 @@ class _Local(threading.local):
         self.stack = _Stack()
 
 
-_local = _Local()
+local = _Local()
 
 
 def violate(what: str) -> None:
@@ -75,7 +77,7 @@ def violate(what: str) -> None:
 def init(flags: int = 0) -> None:
     if not _gpu():
         raise LogicError("cuInit failed: no CUDA-capable device is detected")
-    _State.initialised = True
+    DriverState.initialised = True
 
 
 def get_driver_version() -> int:
@@ -88,7 +90,7 @@ def _gpu() -> str:
 
 class Device:
     def __init__(self, number: int) -> None:
-        if not _State.initialised:
+        if not DriverState.initialised:
             raise LogicError("cuDeviceGet failed: initialization error")
         if number:
             raise LogicError("cuDeviceGet failed: invalid device ordinal")
@@ -111,19 +113,19 @@ class Context:
     def push(self) -> None:
         if threading.get_ident() != self.thread:
             raise LogicError("cannot activate out-of-thread context")
-        _local.stack.contexts.append(self)
+        local.stack.contexts.append(self)
 
     @staticmethod
     def pop() -> None:
-        if not _local.stack.contexts:
+        if not local.stack.contexts:
             raise LogicError("cannot pop non-current context")
-        _local.stack.contexts.pop()
+        local.stack.contexts.pop()
 
 
 def current() -> Context:
-    if not _local.stack.contexts:
+    if not local.stack.contexts:
         raise LogicError("no currently active context?")
-    return _local.stack.contexts[-1]
+    return local.stack.contexts[-1]
 
 
 class Owned:
@@ -141,7 +143,7 @@ class Owned:
     def __del__(self) -> None:
         if hasattr(self, "tag"):  # else it was never made
             live.discard(self.tag)
-            if not _local.stack.contexts or _local.stack.contexts[-1] is not self.context:
+            if not local.stack.contexts or local.stack.contexts[-1] is not self.context:
                 violate(f"{self.tag} was freed outside of its context's thread")
 
 

@@ -231,7 +231,7 @@ class Builder:
         half = _VERSION < (11,) and BuilderFlag.FP16 in config.flags
         content = {
             "tensorrt": __version__,
-            "gpu": cuda.Device(0).name() if cuda._State.initialised else "",
+            "gpu": cuda.Device(0).name() if cuda.DriverState.initialised else "",
             "shapes": shapes,
             "half": half,
             "wrong": _fault() == "wrong",
@@ -312,24 +312,24 @@ class ICudaEngine(_InOneThread):
         self.session = _session(base64.b64decode(content["model"]))
         self.content = content
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
-        self._tensors = {one.name: one for one in (*inputs, *outputs)}
+        self.tensors = {one.name: one for one in (*inputs, *outputs)}
         self._inputs = {one.name for one in inputs}
 
     @property
     def num_io_tensors(self) -> int:
-        return len(self._tensors)
+        return len(self.tensors)
 
     def get_tensor_name(self, index: int) -> str:
-        return list(self._tensors)[index]
+        return list(self.tensors)[index]
 
     def get_tensor_mode(self, name: str) -> TensorIOMode:
         return TensorIOMode.INPUT if name in self._inputs else TensorIOMode.OUTPUT
 
     def get_tensor_dtype(self, name: str) -> DataType:
-        return _DTYPES[self._tensors[name].type][0]
+        return _DTYPES[self.tensors[name].type][0]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return _open_shape(self._tensors[name].shape)
+        return _open_shape(self.tensors[name].shape)
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
         assert profile_index == 0
@@ -374,7 +374,7 @@ class IExecutionContext(_InOneThread):
             return self._engine.get_tensor_shape(name)
         (given,) = self._shapes.items()
         if given[1] not in self._inferred:
-            kind = self._engine._tensors[given[0]].type
+            kind = self._engine.tensors[given[0]].type
             blank = np.zeros(given[1], _DTYPES[kind][1])
             self._inferred[given[1]] = {
                 key: array.shape for key, array in self._compute(given[0], blank).items()
@@ -383,7 +383,7 @@ class IExecutionContext(_InOneThread):
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         self._use()
-        names = set(self._engine._tensors)
+        names = set(self._engine.tensors)
         if _fault() == "no-execute":
             return self._fail("an illegal memory access was encountered")
         if missing := names - set(self._addresses):
@@ -391,7 +391,7 @@ class IExecutionContext(_InOneThread):
         if not self._shapes:
             return self._fail("not all input shapes are set")
         ((name, shape),) = self._shapes.items()
-        dtype = np.dtype(_DTYPES[self._engine._tensors[name].type][1])
+        dtype = np.dtype(_DTYPES[self._engine.tensors[name].type][1])
         addresses = dict(self._addresses)
 
         def work() -> None:
