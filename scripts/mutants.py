@@ -34,11 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(
-    ["pytest_timeout", "cv2", "onnxruntime", "paho.mqtt.client", "pydantic"]
-)
+_PROCESSES.set_forkserver_preload(["pytest", "cv2", "onnxruntime", "paho.mqtt.client", "pydantic"])
 
 ROOT = Path(__file__).resolve().parent.parent
+_MARKS = "not (hardware or exhaustive or slow)"
+_NAMES = "not (two_people or real_clips or a_real_face or dim_room or remembered_until)"
+"""All but tests of seconds, which each survivor would go through."""
+
 _CHANGE, _SESSION = "updates/activation/test_change", "mqtt/test_session"
 _WATCH, _PUBLISHER = "updates/activation/test_watch", "mqtt/test_publisher"
 TESTS = {
@@ -240,11 +242,9 @@ def _run_pytest(root: Path, names: list[str]) -> NoReturn:
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }
-    marks = "not (hardware or exhaustive or slow)"
     tests = [f"tests/agent/{name}.py" for name in names]
-    sys.exit(
-        pytest.main(["-xq", "-p", "pytest_timeout", "-p", "no:cacheprovider", "-m", marks, *tests])
-    )
+    options = ["-xq", "-p", "pytest_timeout", "-p", "no:cacheprovider"]
+    sys.exit(pytest.main([*options, "-m", _MARKS, "-k", _NAMES, *tests]))
 
 
 def _report(
