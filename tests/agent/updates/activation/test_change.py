@@ -212,6 +212,13 @@ def test_a_person_may_try_a_refused_version_again(store: Path, stage: Stage) -> 
     assert not state.rejected(store).refused
 
 
+def test_the_shipped_version_may_be_asked_for_where_it_runs_already(store: Path) -> None:
+    shipped = find_model("microexpnet-ferplus").manifest
+    build = ModelChange(store, Untried()).activate_installed(shipped.name, shipped.version)
+    assert build.version == shipped.version
+    assert find_model(shipped.name, store).manifest == shipped
+
+
 def test_a_version_that_is_not_there_is_named_with_those_that_are(
     store: Path, stage: Stage
 ) -> None:
