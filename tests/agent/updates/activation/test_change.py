@@ -240,6 +240,11 @@ def test_an_unproven_version_is_none_to_go_back_to(store: Path, stage: Stage) ->
     assert build.version == "1.0.0"
 
 
+def test_without_a_version_of_its_own_a_model_has_none_to_go_back_to(store: Path) -> None:
+    with pytest.raises(UsageError, match="runs in the version shipped with the agent"):
+        roll_back(store, "microexpnet-ferplus", "rolled back by hand")
+
+
 def test_a_store_that_cannot_be_written_is_a_configuration_fault(
     tmp_path: Path, stage: Stage, store: Path
 ) -> None:
