@@ -359,8 +359,13 @@ def test_a_rejected_version_is_none_to_start_with(store: Path, stage: Stage) -> 
 
 @pytest.mark.parametrize(
     "finish",
-    [PendingVersion.confirm, PendingVersion.end, lambda pending: pending.roll_back("slow")],
-    ids=["confirmed", "left to the next start", "rolled back"],
+    [
+        PendingVersion.confirm,
+        PendingVersion.end,
+        PendingVersion.drop,
+        lambda pending: pending.roll_back("slow"),
+    ],
+    ids=["confirmed", "left to the next start", "dropped", "rolled back"],
 )
 def test_the_next_version_is_watched_once_the_one_before_is_settled(
     proven: Path, stage: Stage, finish: Callable[[PendingVersion], None]
@@ -407,6 +412,13 @@ def test_time_without_frames_proves_nothing() -> None:
     for _ in range(1000):
         total.add(HealthSample(1.0, 0, 0, 0, 0))
     assert check_health(total, BEFORE, Rules(confirm_s=10.0)) is Verdict.WAIT
+
+
+def test_seconds_in_which_frames_wait_count_against_a_version() -> None:
+    total = tally(fps=20, face_ms=9.0, seconds=50)
+    for _ in range(50):
+        total.add(HealthSample(1.0, 30, 0, 0, 0))
+    assert check_health(total, BEFORE, Rules(confirm_s=90.0)) is Verdict.SLOW
 
 
 def test_the_version_before_is_judged_by_its_last_minute() -> None:
