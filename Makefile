@@ -4,12 +4,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all check format test-hardware clean
+.PHONY: demo test test-all check format mutants test-hardware clean
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+MUTANTS ?= 12
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations 25 $(MARKS) $(PYTEST_ARGS)
 TORCH_TESTS := tests/trainer/test_*.py
 INPUTS := pyproject.toml $(wildcard constraints/*.txt)
@@ -43,11 +44,16 @@ check: $(VENV)/.installed-test
 	$(BIN)/mypy scripts/architecture.py
 	$(BIN)/mypy
 	$(BIN)/mypy scripts/constraints.py
+	$(BIN)/mypy scripts/mutants.py
 	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# Changes the code in small ways, and lists the changes that no test notices.
+mutants: $(VENV)/.installed-test
+	$(BIN)/python scripts/mutants.py --mutants $(MUTANTS) --workers $(WORKERS)
 
 # Tests that need a camera or an accelerator; a failure here may only mean that there is none.
 test-hardware: $(VENV)/.installed-test

@@ -97,7 +97,7 @@ class EmotionSmoother:
         self._config = config
         self._abstain_below = config.abstain_below or 0.0
         self._states: dict[int, _TrackState] = {}
-        self._last_ns: int | None = None
+        self._last_ns = 0
 
     def update(self, tracks: Tracks, scores: EmotionScores, captured_ns: int) -> list[EmotionEvent]:
         """Smooth one frame's scores.
@@ -114,7 +114,7 @@ class EmotionSmoother:
         """
         # A frame's scores stand for the time since the frame before, seen or not, so that a face
         # back in sight is not classified by one frame alone.
-        step_s = 0.0 if self._last_ns is None else max(0, captured_ns - self._last_ns) / 1e9
+        step_s = max(0, captured_ns - self._last_ns) / 1e9
         self._last_ns = captured_ns
         if self._config.abstain_below is None:
             self._abstain_below = scores.model.abstain_below
@@ -144,7 +144,6 @@ class EmotionSmoother:
 
     def finish(self) -> list[EmotionEvent]:
         """End every open track, as of its last sight, and forget it."""
-        self._last_ns = None
         return [event for track_id in sorted(self._states) for event in self._end(track_id)]
 
     def _blend(

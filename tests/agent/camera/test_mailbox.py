@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 from scripted_source import picture
@@ -75,3 +76,14 @@ def test_close_releases_a_waiting_producer_and_throws_away() -> None:
     assert not thread.is_alive()
     with pytest.raises(Closed):
         box.take(0)
+
+
+def test_the_end_releases_a_waiting_taker() -> None:
+    box = Mailbox(lossless=False)
+    timer = threading.Timer(0.2, box.finish)
+    timer.start()
+    started_s = time.monotonic()
+    with pytest.raises(Closed):
+        box.take(60)
+    timer.join()
+    assert time.monotonic() - started_s < 60

@@ -82,6 +82,13 @@ def test_of_overlapping_boxes_the_best_stays() -> None:
     assert suppress(xyxy[:1], score[:1], 0.3) == [0]
 
 
+@pytest.mark.parametrize("step", [(50, 0), (0, 50)])
+def test_faces_in_a_row_and_in_a_column_all_stay(step: tuple[int, int]) -> None:
+    corners = np.array([[100, 100]]) + np.arange(3)[:, np.newaxis] * step
+    xyxy = np.concatenate((corners, corners + 40), axis=1).astype(np.float32)
+    assert suppress(xyxy, np.array([0.9, 0.8, 0.7], np.float32), 0.3) == [0, 1, 2]
+
+
 def test_boxes_without_area_do_not_divide_by_zero() -> None:
     xyxy = np.array([[5, 5, 5, 5], [5, 5, 5, 5]], np.float32)
     assert suppress(xyxy, np.array([0.9, 0.8], np.float32), 0.3) == [0]

@@ -131,6 +131,7 @@ def test_a_frame_without_faces_runs_nothing(tmp_path: Path) -> None:
     session.batches.clear()
     scores = classifier.classify(Frame(np.zeros((100, 200), np.uint8), 0, 0), tracks())
     assert scores.probs.shape == (0, 3)
+    assert classifier.probs(np.empty((0, 1, 48, 48), np.uint8)).shape == (0, 3)
     assert session.batches == []
 
 

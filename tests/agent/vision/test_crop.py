@@ -47,6 +47,17 @@ def test_edges_are_repeated_outside_the_picture() -> None:
     assert crop[0, 0, -1] > 40
 
 
+@pytest.mark.parametrize("centre", [(10, 120), (230, 120), (120, 10), (120, 230), (5, 235)])
+def test_a_crop_over_an_edge_is_that_of_a_picture_continued_by_its_edge_pixels(
+    centre: tuple[int, int],
+) -> None:
+    luma = np.random.default_rng(0).integers(0, 256, (240, 240)).astype(np.uint8)
+    wide = cv2.copyMakeBorder(luma, 100, 100, 100, 100, cv2.BORDER_REPLICATE)
+    x, y = centre
+    crop = crop_faces(luma, box(x - 25, y - 30, x + 25, y + 30), SIZE)
+    assert (crop == crop_faces(wide, box(x + 75, y + 70, x + 125, y + 130), SIZE)).all()
+
+
 @pytest.mark.parametrize(
     ("outside", "value"),
     [((-500, 50, -400, 150), 0), ((600, 50, 700, 150), 239), ((600, 900, 700, 950), 239)],

@@ -201,6 +201,20 @@ def test_a_motion_is_noticed_in_pictures_of_any_size(size: tuple[int, int]) -> N
     assert len(inner.asked_ns) == asked + 2
 
 
+@pytest.mark.parametrize("x", [0, 310, 620])
+@pytest.mark.parametrize("y", [0, 230, 460])
+def test_a_motion_is_noticed_in_every_part_of_the_picture(x: int, y: int) -> None:
+    inner = Scripted()
+    detector = gated(inner)
+    for at_s in times(30, 4):
+        detector.detect(still(at_s, (640, 480)))
+    asked = len(inner.asked_ns)
+    changed = still(at_s + 1 / 30, (640, 480))
+    changed.luma[y : y + 20, x : x + 20] = 140
+    detector.detect(changed)
+    assert len(inner.asked_ns) == asked + 1
+
+
 class Watching:
     """Passes frames on to a real detector, and counts."""
 

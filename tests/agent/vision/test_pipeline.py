@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -192,6 +193,17 @@ def test_stage_clock_keeps_durations_until_they_are_taken() -> None:
     assert clock.take()["detect"] == []
 
 
+def test_stage_clock_tells_how_long_a_stage_and_a_whole_frame_took() -> None:
+    clock = StageClock()
+    detector = timed(OneFace(), "detect", clock)
+    captured = Frame(frame(0).luma, captured_ns=time.monotonic_ns(), number=0)
+    for taken in TimedCamera(ListCamera([captured]), clock).frames():
+        detector.detect(taken)
+    took_ms = (time.monotonic_ns() - captured.captured_ns) / 1e6
+    durations = clock.take()
+    assert 0 < durations["detect"][0] < durations["total"][0] <= took_ms
+
+
 def test_percentiles_of_nothing_are_none_not_zero() -> None:
     assert percentiles([]) is None
     assert percentiles([float(value) for value in range(101)]) == (50.0, 95.0, 99.0)
@@ -327,6 +339,22 @@ def test_record_holds_a_header_and_every_frame(tmp_path: Path) -> None:
             "probs": {"happy": 0.9, "sad": 0.1},
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("header_sha256", "named"),
+    [(MODEL.sha256, None), ("1" * 64, {"name": MODEL.name, "sha256": MODEL.sha256})],
+)
+def test_record_names_the_model_of_frames_that_the_headers_did_not_score(
+    tmp_path: Path, header_sha256: str, named: dict[str, str] | None
+) -> None:
+    path = tmp_path / "record.jsonl"
+    record = FrameRecorder(path, {"model_sha256": header_sha256})
+    tracks = IouTracker(TrackerConfig()).update(OneFace().detect(frame(7)), 7)
+    RecordingClassifier(AlwaysHappy(), record, "door").classify(frame(7), tracks)
+    record.close()
+    line = json.loads(path.read_text(encoding="utf-8").splitlines()[1])
+    assert line.get("model") == named
 
 
 def test_record_in_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -102,6 +104,22 @@ def test_scores_refuse_more_columns_than_labels() -> None:
             probs=np.zeros((1, 3), np.float32),
             model=MODEL,
         )
+
+
+def test_faces_refuse_landmarks_of_another_shape() -> None:
+    with pytest.raises(ValueError, match="landmarks must be float32"):
+        Faces(
+            xyxy=np.zeros((1, 4), np.float32),
+            score=np.zeros(1, np.float32),
+            landmarks=np.zeros((1, 10), np.float32),
+            frame_size=(64, 48),
+        )
+
+
+@pytest.mark.parametrize("field", ["probs", "xyxy"])
+def test_event_refuses_arrays_of_another_length(field: str) -> None:
+    with pytest.raises(ValueError, match=f"{field} must be float32"):
+        replace(event(), **{field: np.zeros(3, np.float32)})
 
 
 def test_duration_runs_from_the_first_sight_to_the_event() -> None:

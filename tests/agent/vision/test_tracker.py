@@ -195,6 +195,27 @@ def test_nodding_head_at_one_frame_a_second_keeps_its_id() -> None:
     assert seen == [[]] + [[1]] * 9
 
 
+def test_walking_head_that_turns_back_keeps_its_id() -> None:
+    tracker = make_tracker()
+    speed = 1.8 * SIZE  # too fast for the place where it was going to be within reach
+    at_x = [60 + speed * i for i in (0, 1, 2, 3, 4, 3, 2)]
+    seen = [ids(tracker.update(make_faces(box(x)), ns(i))) for i, x in enumerate(at_x)]
+    assert seen == [[]] + [[1]] * 6
+
+
+@pytest.mark.parametrize("step", [(0.6, 0), (-0.6, 0), (0, 0.8), (0, -0.8)])
+@pytest.mark.parametrize("start", [(60, 420), (580, 60), (320, 240)])
+def test_face_that_jumps_out_of_reach_keeps_its_id_where_the_boxes_overlap(
+    start: tuple[float, float], step: tuple[float, float]
+) -> None:
+    tracker = make_tracker(confirm_frames=1, min_iou=0.15)
+    x, y = start
+    for i in range(3):
+        tracker.update(make_faces(box(x, y)), ns(i / 100))
+    after = box(x + step[0] * SIZE, y + step[1] * SIZE)  # overlaps by 0.17 or 0.2
+    assert ids(tracker.update(make_faces(after), ns(0.03))) == [1]
+
+
 def test_face_across_the_picture_is_somebody_else() -> None:
     tracker = make_tracker()
     for i in range(5):

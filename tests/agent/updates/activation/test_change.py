@@ -157,25 +157,37 @@ def test_of_two_activations_at_once_the_second_is_told_to_come_back(
     assert ModelChange(store, Untried()).activate_staged(second, name=NAME).version == "1.1.0"
 
 
-def test_old_versions_are_kept_by_count(store: Path, stage: Stage) -> None:
-    change = ModelChange(store, Untried(), Keep(versions=2))
+@pytest.mark.parametrize("count", [2, 3])
+def test_old_versions_are_kept_by_count(store: Path, stage: Stage, count: int) -> None:
+    change = ModelChange(store, Untried(), Keep(versions=count))
     for version in ("1.0.0", "1.1.0", "1.9.0", "1.10.0"):
         change.activate_staged(stage(version), name=NAME)
         confirm(store)
     kept = [key.partition("-")[0] for key in Versions(store, NAME).installed()]
-    assert kept == ["1.10.0", "1.9.0"]
+    assert kept == ["1.10.0", "1.9.0", "1.1.0"][:count]
     assert not list((store / ".staging").iterdir())
 
 
+@pytest.mark.parametrize(("versions_of_room", "count"), [(0.1, 2), (3.5, 3)])
 def test_old_versions_are_kept_by_size_but_never_the_one_to_go_back_to(
-    store: Path, stage: Stage
+    store: Path, stage: Stage, versions_of_room: float, count: int
 ) -> None:
-    change = ModelChange(store, Untried(), Keep(versions=10, bytes=1))
-    for version in ("1.0.0", "1.1.0", "1.2.0"):
-        change.activate_staged(stage(version), name=NAME)
+    staged = stage("1.0.0")
+    size_bytes = sum(path.stat().st_size for path in staged.iterdir())
+    keep = Keep(versions=10, bytes=round(versions_of_room * size_bytes))
+    change = ModelChange(store, Untried(), keep)
+    for folder in (staged, stage("1.1.0"), stage("1.2.0"), stage("1.3.0")):
+        change.activate_staged(folder, name=NAME)
         confirm(store)
     kept = [key.partition("-")[0] for key in Versions(store, NAME).installed()]
-    assert kept == ["1.2.0", "1.1.0"]
+    assert kept == ["1.3.0", "1.2.0", "1.1.0"][:count]
+
+
+@pytest.mark.parametrize("target", ["elsewhere/1.0.0-0123abcd", ".versions/tiny/mine"])
+def test_a_link_made_by_hand_names_no_version_of_the_store(store: Path, target: str) -> None:
+    store.mkdir()
+    (store / NAME).symlink_to(target)
+    assert Versions(store, NAME).linked() is None
 
 
 def confirm(store: Path) -> None:
@@ -212,6 +224,13 @@ def test_a_person_may_try_a_refused_version_again(store: Path, stage: Stage) -> 
     assert not state.rejected(store).refused
 
 
+def test_the_shipped_version_may_be_asked_for_where_it_runs_already(store: Path) -> None:
+    shipped = find_model("microexpnet-ferplus").manifest
+    build = ModelChange(store, Untried()).activate_installed(shipped.name, shipped.version)
+    assert build.version == shipped.version
+    assert find_model(shipped.name, store).manifest == shipped
+
+
 def test_a_version_that_is_not_there_is_named_with_those_that_are(
     store: Path, stage: Stage
 ) -> None:
@@ -231,6 +250,11 @@ def test_an_unproven_version_is_none_to_go_back_to(store: Path, stage: Stage) ->
     build = roll_back(store, NAME, "rolled back by hand")
     assert build is not None
     assert build.version == "1.0.0"
+
+
+def test_without_a_version_of_its_own_a_model_has_none_to_go_back_to(store: Path) -> None:
+    with pytest.raises(UsageError, match="runs in the version shipped with the agent"):
+        roll_back(store, "microexpnet-ferplus", "rolled back by hand")
 
 
 def test_a_store_that_cannot_be_written_is_a_configuration_fault(

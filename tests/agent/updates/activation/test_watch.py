@@ -24,7 +24,7 @@ from fer_agent.updates.activation.health_check import (
     check_health,
 )
 from fer_agent.updates.activation.journal import ClassifierFigures, Phase
-from fer_agent.updates.activation.pending import candidates, roll_back, settle
+from fer_agent.updates.activation.pending import PendingVersion, candidates, roll_back, settle
 from fer_agent.updates.activation.swap import Ready
 from fer_agent.updates.activation.versions import Versions
 from fer_agent.updates.activation.watch import ModelWatch
@@ -361,6 +361,37 @@ def test_without_a_link_the_store_offers_what_it_always_did(store: Path, stage: 
     assert [model.manifest.version for model in candidates(store, NAME)] == ["3.0.0"]
 
 
+def test_a_rejected_version_is_none_to_start_with(store: Path, stage: Stage) -> None:
+    for version in ("1.0.0", "1.1.0", "1.2.0"):
+        bring(store, stage(version))
+        pending = settle(store, NAME)
+        assert pending is not None
+        pending.confirm()
+    roll_back(store, NAME, "rolled back by hand")
+    assert [model.manifest.version for model in candidates(store, NAME)] == ["1.1.0", "1.0.0"]
+
+
+@pytest.mark.parametrize(
+    "finish",
+    [
+        PendingVersion.confirm,
+        PendingVersion.end,
+        PendingVersion.drop,
+        lambda pending: pending.roll_back("slow"),
+    ],
+    ids=["confirmed", "left to the next start", "dropped", "rolled back"],
+)
+def test_the_next_version_is_watched_once_the_one_before_is_settled(
+    proven: Path, stage: Stage, finish: Callable[[PendingVersion], None]
+) -> None:
+    bring(proven, stage("1.1.0"))
+    before = settle(proven, NAME)
+    assert before is not None
+    finish(before)
+    bring(proven, stage("1.2.0"))
+    assert settle(proven, NAME) is not None
+
+
 def tally(fps: float, face_ms: float, seconds: int = 100) -> HealthTally:
     total = HealthTally()
     for _ in range(seconds):
@@ -395,6 +426,13 @@ def test_time_without_frames_proves_nothing() -> None:
     for _ in range(1000):
         total.add(HealthSample(1.0, 0, 0, 0, 0))
     assert check_health(total, BEFORE, Rules(confirm_s=10.0)) is Verdict.WAIT
+
+
+def test_seconds_in_which_frames_wait_count_against_a_version() -> None:
+    total = tally(fps=20, face_ms=9.0, seconds=50)
+    for _ in range(50):
+        total.add(HealthSample(1.0, 30, 0, 0, 0))
+    assert check_health(total, BEFORE, Rules(confirm_s=90.0)) is Verdict.SLOW
 
 
 def test_the_version_before_is_judged_by_its_last_minute() -> None:
