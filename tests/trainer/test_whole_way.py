@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from fer_trainer.recipe import Recipe
 
 
+pytestmark = pytest.mark.xdist_group("whole-way")
+
+
 @pytest.fixture(scope="module")
 def model(run: Run, faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny-model"
