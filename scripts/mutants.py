@@ -14,9 +14,9 @@ import ast
 import compileall
 import contextlib
 import copy
+import itertools
 import multiprocessing
 import os
-import queue
 import random
 import shutil
 import signal
@@ -33,73 +33,44 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["pytest", "cv2", "onnxruntime", "paho.mqtt.client", "pydantic"])
-
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = {
+    "vision": "tracker smoother classifier crop motion_gate pipeline assignment pacing records "
+    "recorder timing",
+    "camera": "mailbox capture threaded frozen",
+    "detector": "letterbox yunet_decode",
+    "mqtt": "messages outbox send_queue retained session",
+    "updates/activation": "journal pending health_check swap versions state",
+}
+_SWITCH = ["updates/activation/test_change", "updates/activation/test_watch"]
+_TESTS = {
+    "vision/recorder": ["vision/test_pipeline"],
+    "vision/timing": ["vision/test_pipeline"],
+    "camera/capture": ["camera/test_threaded"],
+    "mqtt/send_queue": ["mqtt/test_publisher", "mqtt/test_session"],
+    "mqtt/retained": ["mqtt/test_publisher", "mqtt/test_session"],
+    "updates/activation/journal": _SWITCH,
+    "updates/activation/pending": _SWITCH,
+    "updates/activation/health_check": _SWITCH[1:],
+    "updates/activation/swap": _SWITCH[1:],
+    "updates/activation/versions": [*_SWITCH, "updates/test_news"],
+    "updates/activation/state": _SWITCH,
+}
+"""Tests of `tests/agent` for modules without a file of their own."""
+
 _MARKS = "not (hardware or exhaustive or slow)"
 _NAMES = "not (two_people or real_clips or a_real_face or dim_room or remembered_until)"
 """All but tests of seconds, which each survivor would go through."""
 
-_CHANGE, _SESSION = "updates/activation/test_change", "mqtt/test_session"
-_MEASURED = "updates/activation/test_measured"
-_WATCH, _PUBLISHER = "updates/activation/test_watch", "mqtt/test_publisher"
-TESTS = {
-    "vision/tracker": ["vision/test_tracker"],
-    "vision/smoother": ["vision/test_smoother"],
-    "vision/classifier": ["vision/test_classifier"],
-    "vision/crop": ["vision/test_crop"],
-    "vision/motion_gate": ["vision/test_motion_gate"],
-    "vision/pipeline": ["vision/test_pipeline"],
-    "vision/assignment": ["vision/test_assignment"],
-    "vision/pacing": ["vision/test_pacing"],
-    "vision/records": ["vision/test_records", "vision/test_smoother"],
-    "vision/recorder": ["vision/test_pipeline"],
-    "vision/timing": ["vision/test_pipeline"],
-    "camera/mailbox": ["camera/test_mailbox"],
-    "camera/capture": ["camera/test_threaded"],
-    "camera/threaded": ["camera/test_threaded"],
-    "camera/frozen": ["camera/test_threaded"],
-    "detector/letterbox": ["detector/test_letterbox"],
-    "detector/yunet_decode": ["detector/test_yunet_decode"],
-    "mqtt/messages": ["mqtt/test_messages"],
-    "mqtt/outbox": ["mqtt/test_outbox"],
-    "mqtt/send_queue": [_PUBLISHER, _SESSION],
-    "mqtt/retained": [_PUBLISHER, _SESSION],
-    "mqtt/session": [_SESSION],
-    "updates/activation/journal": [_CHANGE, _WATCH],
-    "updates/activation/pending": [_CHANGE, _WATCH],
-    "updates/activation/health_check": [_WATCH],
-    "updates/activation/swap": [_WATCH],
-    "updates/activation/versions": [_CHANGE, _WATCH, _MEASURED, "updates/test_news"],
-    "updates/activation/state": [_CHANGE, _WATCH],
-}
-"""The modules, most important first, and the tests of `tests/agent` that each has."""
-
+_SWAPS = "Lt LtE, Gt GtE, Eq NotEq, Is IsNot, In NotIn, And Or, Add Sub, Mult Div, LShift RShift"
 _OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
-    ast.Lt: ast.LtE,
-    ast.LtE: ast.Lt,
-    ast.Gt: ast.GtE,
-    ast.GtE: ast.Gt,
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot,
-    ast.IsNot: ast.Is,
-    ast.In: ast.NotIn,
-    ast.NotIn: ast.In,
-    ast.And: ast.Or,
-    ast.Or: ast.And,
-    ast.Add: ast.Sub,
-    ast.Sub: ast.Add,
-    ast.Mult: ast.Div,
-    ast.Div: ast.Mult,
-    ast.FloorDiv: ast.Mult,
-    ast.Mod: ast.Mult,
-    ast.LShift: ast.RShift,
-    ast.RShift: ast.LShift,
-}
-_OUTCOMES = ("killed", "timed out", "survived")
+    getattr(ast, one): getattr(ast, other)
+    for pair in _SWAPS.split(", ")
+    for one, other in itertools.permutations(pair.split())
+} | {ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult}
 _LEFT_OUT = ("annotation", "returns", "decorator_list", "type_params")
+_OUTCOMES = ("killed", "timed out", "survived")
+_PROCESSES = multiprocessing.get_context("forkserver")
 
 
 @dataclass(frozen=True)
@@ -119,14 +90,14 @@ def mutants_of(module: str) -> list[Mutant]:
         for new in _replacements(node):
             _put(parent, field, index, new)
             change = f"{_brief(node)}  ->  {_brief(new)}"
-            line = getattr(node, "lineno", 0)
-            found.append(Mutant(line, change, ast.unparse(ast.fix_missing_locations(tree))))
+            text = ast.unparse(ast.fix_missing_locations(tree))
+            found.append(Mutant(getattr(node, "lineno", 0), change, text))
             _put(parent, field, index, node)
     return found
 
 
 def _places(parent: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, ast.AST]]:
-    """Return the nodes that may be changed, each with its parent and its place there."""
+    """Yield the nodes that may be changed, each with its parent and its place there."""
     for field, value in ast.iter_fields(parent):
         for index, node in enumerate(value) if isinstance(value, list) else [(None, value)]:
             if field in _LEFT_OUT or not isinstance(node, ast.AST) or _is_text(node):
@@ -147,17 +118,17 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def _replacements(node: ast.AST) -> Iterator[ast.AST]:  # noqa: C901 - a table of cases
-    match node:
+    new = copy.deepcopy(node)
+    match new:
         case ast.Compare(ops=operators):
             for index, operator in enumerate(operators):
                 if type(operator) in _OPERATORS:
-                    new = copy.deepcopy(node)
-                    _put(new, "ops", index, _OPERATORS[type(operator)]())
-                    yield new
+                    changed = copy.deepcopy(node)
+                    _put(changed, "ops", index, _OPERATORS[type(operator)]())
+                    yield changed
         case ast.BinOp(op=operator) | ast.BoolOp(op=operator) if type(operator) in _OPERATORS:
-            new_one = copy.copy(node)
-            _put(new_one, "op", None, _OPERATORS[type(operator)]())
-            yield new_one
+            _put(new, "op", None, _OPERATORS[type(operator)]())
+            yield new
         case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
             yield operand
         case ast.Constant(value=bool(value)):
@@ -171,9 +142,8 @@ def _replacements(node: ast.AST) -> Iterator[ast.AST]:  # noqa: C901 - a table o
         case ast.AugAssign() | ast.Assign(targets=[ast.Attribute() | ast.Subscript()]):
             yield ast.Pass()
         case ast.If(test=ast.Name() | ast.Attribute() | ast.Call() as test):
-            new_if = copy.copy(node)
-            new_if.test = ast.UnaryOp(ast.Not(), test)
-            yield new_if
+            new.test = ast.UnaryOp(ast.Not(), test)
+            yield new
 
 
 def _put(parent: ast.AST, field: str, index: int | None, node: ast.AST) -> None:
@@ -191,75 +161,51 @@ def _path(root: Path, module: str) -> Path:
     return root / "agent" / "fer_agent" / f"{module}.py"
 
 
-class Copies:
-    """Copies of the code, one for each worker. All else is linked to the checkout."""
-
-    def __init__(self, folder: Path, count: int) -> None:
-        self._free: queue.Queue[Path] = queue.Queue()
-        for number in range(count):
-            root = folder / str(number)
-            shutil.copytree(ROOT / "agent", root / "agent")
-            compileall.compile_dir(root / "agent", quiet=1)
-            for name in ("models", "schemas", "systemd", "constraints"):
-                (root / name).symlink_to(ROOT / name)
-            self._free.put(root)
-
-    def run(self, module: str, text: str | None, limit_s: float) -> tuple[str, float]:
-        """Run the tests of a module, with another text in its place, and return how it went."""
-        root = self._free.get()
-        path = _path(root, module)
-        original = path.read_bytes()
-        try:
-            if text is not None:
-                path.write_text(text, "utf-8")
-            return _test(root, module, limit_s)
-        finally:
-            path.write_bytes(original)
-            self._free.put(root)
+def run(module: str, text: str | None, limit_s: float) -> str:
+    """Run the tests of a module with another text in its place, and return the outcome."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        root = Path(folder)
+        shutil.copytree(ROOT / "agent", root / "agent")
+        for name in ("models", "schemas", "systemd", "constraints"):
+            (root / name).symlink_to(ROOT / name)
+        if text is not None:
+            _path(root, module).write_text(text, "utf-8")
+        package, _, name = module.rpartition("/")
+        tests = _TESTS.get(module, [f"{package}/test_{name}"])
+        process = _PROCESSES.Process(target=_run_pytest, args=(root, tests))
+        process.start()
+        process.join(limit_s)
+        outcome = (
+            "timed out" if process.is_alive() else "killed" if process.exitcode else "survived"
+        )
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid or 0, signal.SIGKILL)
+        process.join()
+        return outcome
 
 
-def _test(root: Path, module: str, limit_s: float) -> tuple[str, float]:
-    started = time.monotonic()
-    process = _PROCESSES.Process(target=_run_pytest, args=(root, TESTS[module]))
-    process.start()
-    process.join(limit_s)
-    outcome = "timed out" if process.is_alive() else "killed" if process.exitcode else "survived"
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid or 0, signal.SIGKILL)
-    process.join()
-    return outcome, time.monotonic() - started
-
-
-def _run_pytest(root: Path, names: list[str]) -> NoReturn:
+def _run_pytest(root: Path, tests: list[str]) -> NoReturn:
     os.setsid()
     os.chdir(ROOT)
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    code = [str(root / "agent"), str(ROOT / "provisioning")]
-    sys.path[:0] = code
-    # Two mutants may have the same size and second, by which Python tells old bytecode.
-    sys.dont_write_bytecode = True
+    sys.path[:0] = [str(root / "agent"), str(ROOT / "provisioning")]
     os.environ |= {
-        "PYTHONPATH": os.pathsep.join(code),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path[:2]),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # saves half the time
     }
-    tests = [f"tests/agent/{name}.py" for name in names]
-    options = ["-xq", "-p", "pytest_timeout", "-p", "no:cacheprovider"]
-    sys.exit(pytest.main([*options, "-m", _MARKS, "-k", _NAMES, *tests]))
+    options = ["-xq", "-p", "pytest_timeout", "-p", "no:cacheprovider", "-m", _MARKS, "-k", _NAMES]
+    sys.exit(pytest.main([*options, *(f"tests/agent/{name}.py" for name in tests)]))
 
 
-def _report(
-    copies: Copies, module: str, mutants: list[Mutant], usual_s: float, workers: int
-) -> None:
+def report(module: str, mutants: list[Mutant], usual_s: float, workers: int) -> None:
     """Test the mutants of a module, and print a line about them and one for each that survived."""
-    started = time.monotonic()
-    limit_s = 4 * usual_s + 20
+    started_s = time.monotonic()
     with ThreadPoolExecutor(workers) as pool:
-        runs = pool.map(lambda mutant: copies.run(module, mutant.text, limit_s), mutants)
-        outcomes = [outcome for outcome, _ in runs]
+        runs = pool.map(lambda mutant: run(module, mutant.text, 4 * usual_s + 20), mutants)
+        outcomes = list(runs)
     counts = [outcomes.count(word) for word in _OUTCOMES]
-    took_s = time.monotonic() - started
-    print(f"{module:30} {len(mutants):7} {counts[0]:6} {counts[1]:9} {counts[2]:8} {took_s:6.0f}")
+    took_s = time.monotonic() - started_s
+    print(f"{module:32} {len(mutants):7} {counts[0]:6} {counts[1]:9} {counts[2]:8} {took_s:6.0f}")
     for mutant, outcome in zip(mutants, outcomes, strict=True):
         if outcome != "killed":
             print(f"  {outcome}: {_path(Path(), module)}:{mutant.line}: {mutant.change}")
@@ -267,27 +213,29 @@ def _report(
 
 
 def main() -> int:
-    """Test the modules one after the other, and print what survived."""
+    """Test the modules one after the other, and print the survivors."""
     parser = argparse.ArgumentParser(description="Mutation testing of the agent's core.")
-    parser.add_argument("modules", nargs="*", metavar="MODULE", help="as in vision/tracker")
+    every = [f"{package}/{name}" for package, names in PACKAGES.items() for name in names.split()]
+    parser.add_argument("modules", nargs="*", metavar="MODULE", default=every)
     parser.add_argument("--mutants", type=int, default=12, help="most mutants of a module")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
+    compileall.compile_dir(ROOT / "agent", quiet=1)  # its bytecode is copied too
+    _PROCESSES.set_forkserver_preload(["pytest", "cv2", "onnxruntime", "pydantic"])
+    print(f"{'module':32} mutants killed timed-out survived      s", flush=True)
     broken = False
-    print(f"{'module':30} mutants killed timed-out survived      s", flush=True)
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        copies = Copies(Path(folder), options.workers)
-        for module in options.modules or TESTS:
-            outcome, usual_s = copies.run(module, None, limit_s=600)
-            if outcome != "survived":
-                print(f"{module}: its tests fail without a change", flush=True)
-                broken = True
-                continue
-            everything = mutants_of(module)
-            chooser = random.Random(f"{options.seed} {module}")  # noqa: S311 - a sample, no secret
-            chooser.shuffle(everything)  # so that a larger number contains the smaller one's
-            _report(copies, module, everything[: options.mutants], usual_s, options.workers)
+    for module in options.modules:
+        started_s = time.monotonic()
+        if run(module, None, limit_s=600) != "survived":
+            print(f"{module}: its tests fail without a change", flush=True)
+            broken = True
+            continue
+        usual_s = time.monotonic() - started_s
+        mutants = mutants_of(module)
+        # A larger number of mutants contains the smaller one's.
+        random.Random(f"{options.seed} {module}").shuffle(mutants)  # noqa: S311 - no secret
+        report(module, mutants[: options.mutants], usual_s, options.workers)
     return int(broken)
 
 
