@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_agent.models.manifest import Manifest, ModelFile
+if TYPE_CHECKING:  # pydantic stays out of a process that measures one network
+    from fer_agent.models.manifest import Manifest, ModelFile
 
 Luma: TypeAlias = NDArray[np.uint8]
 """Gray image, uint8 (H, W)."""

@@ -304,7 +304,7 @@ def test_only_the_newest_engines_are_kept(tmp_path: Path) -> None:
     assert len(list(path.parent.glob("*.engine"))) == 6
     kept = engine_file.read(path, key)
     assert kept is not None
-    assert kept.plan == b"plan"
+    assert kept[1] == b"plan"
 
 
 OPEN = f"""\
