@@ -1,4 +1,4 @@
-"""How well ids stay with people: HOTA, IDF1 and id switches of the tracker.
+"""HOTA, IDF1 and id switches of the tracker: how well ids stay with people.
 
 On simulated scenes the truth is exact. A face behind another is neither there nor found; of the
 others one in ten is missed, and boxes jitter by 2 % of the face's size. What no tracker can do
