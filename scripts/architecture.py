@@ -219,7 +219,7 @@ _STYLE = """
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where everything stands: nodes of each row from left to right, and their centres."""
+    """The layout: nodes of each row from left to right, and their centres."""
 
     rows: list[list[str]]
     centre: dict[str, float]

@@ -68,7 +68,7 @@ def default_device_id() -> str:
 
 
 class DeviceConfig(Section):
-    """Who this device is."""
+    """The identity of this device."""
 
     id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = Field(
         default_factory=default_device_id, examples=["fer-0a1b2c3d"]
@@ -77,7 +77,7 @@ class DeviceConfig(Section):
 
 
 class DeploymentConfig(Section):
-    """Where and what for this device is used; published with the device's info."""
+    """The declared use of this device; published with its info."""
 
     context: Literal[PermittedContext, JustifiedContext] = Field(examples=["home"])
     """Where the device is used. Workplace and education are refused without a justification."""
