@@ -127,6 +127,11 @@ def test_a_full_outbox_is_reported_once_until_it_was_empty(
     for expected in (1, 2):
         for queued in events("sssssss"):
             queue.add(queued)
+        sent = queue.take()
+        assert sent is not None
+        queue.confirm(sent)
+        for queued in events("ss"):  # full again, but it was not empty in between
+            queue.add(queued)
         assert [each.message for each in caplog.records].count(
             "the outbox is full: events are lost until the broker takes some"
         ) == expected
