@@ -237,7 +237,7 @@ def test_state_lists_the_faces_and_the_dominant_word() -> None:
         ([event(emotion="uncertain"), event(emotion="uncertain"), event()], "happy"),
         ([event(emotion="uncertain")], "uncertain"),
     ],
-    ids=["nobody", "one", "most", "confidence", "size", "uncertain-abstains", "all-uncertain"],
+    ids=["nobody", "one", "most", "confidence", "size", "area", "uncertain-abstains", "uncertain"],
 )
 def test_the_dominant_emotion(faces: list[EmotionEvent], word: str) -> None:
     assert messages.dominant_emotion(faces) == word
