@@ -358,6 +358,11 @@ def test_a_rejected_version_is_none_to_start_with(store: Path, stage: Stage) -> 
     assert [model.manifest.version for model in candidates(store, NAME)] == ["1.1.0", "1.0.0"]
 
 
+def test_a_linked_version_starts_without_its_journal(proven: Path) -> None:
+    journal.forget(proven, NAME)
+    assert [model.manifest.version for model in candidates(proven, NAME)] == ["1.0.0"]
+
+
 @pytest.mark.parametrize(
     "finish",
     [
