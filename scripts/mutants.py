@@ -49,7 +49,6 @@ _TESTS = {
     "vision/timing": ["vision/test_pipeline"],
     "camera/capture": ["camera/test_threaded"],
     "mqtt/send_queue": ["mqtt/test_outbox", "mqtt/test_publisher"],
-    "mqtt/retained": ["mqtt/test_publisher"],
     "updates/activation/journal": _SWITCH,
     "updates/activation/pending": _SWITCH,
     "updates/activation/health_check": _SWITCH[1:],
