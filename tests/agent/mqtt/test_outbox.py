@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from fer_agent.mqtt.messages import Identity, Origin
+from fer_agent.mqtt.messages import Identity, MessageKind, Origin, Topic
 from fer_agent.mqtt.outbox import Outbox, QueuedEvent
+from fer_agent.mqtt.retained import RetainedTopic
 from fer_agent.mqtt.send_queue import SendQueue
 from fer_agent.vision.records import EmotionEvent, EventKind, ModelIdentity
 
@@ -147,6 +148,15 @@ def test_half_of_the_outbox_stays_for_events_that_wait() -> None:
         queue.add(queued)
     taken = [queue.take() for _ in range(4)]
     assert [queued is None for queued in taken] == [False, False, False, True]
+
+
+def test_the_session_waits_until_a_topic_is_to_be_repeated() -> None:
+    queue = SendQueue(limit=4, repeat_s=10.0, wake=lambda: None)
+    topic = Topic("fer-1", MessageKind.STATE)
+    queue.put(RetainedTopic(topic, lambda _clock: b"{}", repeats=True))
+    assert queue.take() is not None
+    assert queue.take() is None
+    assert 0 < queue.wait_s() <= 10
 
 
 def test_connections_after_the_first_are_reconnects() -> None:
