@@ -44,11 +44,11 @@ PACKAGES = {
 }
 _SWITCH = ["updates/activation/test_change", "updates/activation/test_watch"]
 _TESTS = {
+    "vision/smoother": ["vision/test_smoother", "updates/activation/test_model_change"],
     "vision/recorder": ["vision/test_pipeline"],
     "vision/timing": ["vision/test_pipeline"],
     "camera/capture": ["camera/test_threaded"],
-    "mqtt/send_queue": ["mqtt/test_publisher", "mqtt/test_session"],
-    "mqtt/retained": ["mqtt/test_publisher", "mqtt/test_session"],
+    "mqtt/send_queue": ["mqtt/test_outbox", "mqtt/test_publisher"],
     "updates/activation/journal": _SWITCH,
     "updates/activation/pending": _SWITCH,
     "updates/activation/health_check": _SWITCH[1:],
@@ -134,7 +134,7 @@ def _replacements(node: ast.AST) -> Iterator[ast.AST]:  # noqa: C901 - a table o
         case ast.Constant(value=bool(value)):
             yield ast.Constant(not value)
         case ast.Constant(value=int() | float() as value):
-            yield ast.Constant(value + 1)
+            yield ast.Constant(value + 1 if abs(value) < 1000 else 2 * value)
         case ast.Return(value=value) if value is not None and not isinstance(value, ast.Constant):
             yield ast.Return(ast.Constant(None))
         case ast.Expr(value=ast.Call()) | ast.Raise() | ast.Continue() | ast.Break():

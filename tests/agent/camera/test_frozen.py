@@ -10,7 +10,7 @@ from fer_agent.camera.frozen import FrozenPicture
 from fer_agent.errors import CameraError
 
 
-class Clock:
+class SetClock:
     def __init__(self) -> None:
         self.now_s = 1000.0
 
@@ -19,15 +19,15 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    fake = Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
+    fake = SetClock()
     monkeypatch.setattr(time, "monotonic", fake)
     return fake
 
 
 @pytest.mark.parametrize("limit_s", [0.5, 10.0])
 def test_a_picture_that_stays_longer_than_the_limit_is_a_fault(
-    clock: Clock, limit_s: float
+    clock: SetClock, limit_s: float
 ) -> None:
     frozen = FrozenPicture(limit_s)
     for _ in range(3):
@@ -37,7 +37,7 @@ def test_a_picture_that_stays_longer_than_the_limit_is_a_fault(
         frozen.withholds(picture(7))
 
 
-def test_a_picture_that_was_found_frozen_is_withheld_until_it_changes(clock: Clock) -> None:
+def test_a_picture_that_was_found_frozen_is_withheld_until_it_changes(clock: SetClock) -> None:
     frozen = FrozenPicture(10.0)
     frozen.withholds(picture(7))
     for _ in range(3):  # opened again, and it still shows the same
@@ -50,7 +50,7 @@ def test_a_picture_that_was_found_frozen_is_withheld_until_it_changes(clock: Clo
     assert not frozen.withholds(picture(8))
 
 
-def test_one_changed_pixel_of_a_small_picture_is_a_change(clock: Clock) -> None:
+def test_one_changed_pixel_of_a_small_picture_is_a_change(clock: SetClock) -> None:
     for row, column in np.ndindex(8, 8):
         frozen = FrozenPicture(10.0)
         frozen.withholds(picture(7))
@@ -60,7 +60,7 @@ def test_one_changed_pixel_of_a_small_picture_is_a_change(clock: Clock) -> None:
         assert not frozen.withholds(changed)
 
 
-def test_without_a_limit_a_picture_may_stand_still(clock: Clock) -> None:
+def test_without_a_limit_a_picture_may_stand_still(clock: SetClock) -> None:
     frozen = FrozenPicture(0.0)
     for _ in range(3):
         assert not frozen.withholds(picture(7))

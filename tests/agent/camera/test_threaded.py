@@ -51,6 +51,7 @@ def test_a_file_ends_by_itself_with_every_frame_when_lossless() -> None:
     assert statuses.words() == ["online"]
     assert one.stats().captured == 30
     assert one.stats().dropped == 0
+    assert one.turns >= 30
     one.close()
 
 

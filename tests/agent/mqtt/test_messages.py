@@ -114,6 +114,11 @@ def test_a_box_that_reaches_outside_the_frame_is_cut_at_its_edges() -> None:
     assert encoded(event(xyxy=(-20, -1, 700, 600)))["data"]["box"] == [0.0, 0.0, 1.0, 1.0]
 
 
+@pytest.mark.parametrize("xyxy", [(300, 100, 400, 150), (300, 100, 350, 200)])
+def test_the_size_of_a_face_is_its_shorter_side(xyxy: tuple[float, float, float, float]) -> None:
+    assert encoded(event(xyxy=xyxy))["data"]["face_size_px"] == 50
+
+
 def test_an_event_sent_again_is_the_same_but_for_the_mark() -> None:
     first = messages.event_message(
         event(), ORIGIN, sequence=1, recorded_ns=CAPTURED_NS, clock=CLOCK
@@ -225,10 +230,14 @@ def test_state_lists_the_faces_and_the_dominant_word() -> None:
         ([event(), event(emotion="sad"), event(emotion="sad")], "sad"),
         ([event(confidence=0.6), event(emotion="sad", confidence=0.7)], "sad"),
         ([event(), event(emotion="sad", xyxy=(0, 0, 300, 300))], "sad"),
+        (
+            [event(xyxy=(900, 700, 1000, 800)), event(emotion="sad", xyxy=(0, 0, 150, 150))],
+            "sad",
+        ),
         ([event(emotion="uncertain"), event(emotion="uncertain"), event()], "happy"),
         ([event(emotion="uncertain")], "uncertain"),
     ],
-    ids=["nobody", "one", "most", "confidence", "size", "uncertain-abstains", "all-uncertain"],
+    ids=["nobody", "one", "most", "confidence", "size", "area", "uncertain-abstains", "uncertain"],
 )
 def test_the_dominant_emotion(faces: list[EmotionEvent], word: str) -> None:
     assert messages.dominant_emotion(faces) == word

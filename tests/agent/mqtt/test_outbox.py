@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
-from fer_agent.mqtt.messages import Identity, Origin
+from fer_agent.mqtt.messages import Identity, MessageKind, Origin, Topic
 from fer_agent.mqtt.outbox import Outbox, QueuedEvent
+from fer_agent.mqtt.retained import RetainedTopic
+from fer_agent.mqtt.send_queue import SendQueue
 from fer_agent.vision.records import EmotionEvent, EventKind, ModelIdentity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ORIGIN = Origin(Identity("fer-1", ""), "front")
 KINDS = {"s": EventKind.STARTED, "u": EventKind.UPDATED, "e": EventKind.ENDED}
@@ -15,6 +23,12 @@ KINDS = {"s": EventKind.STARTED, "u": EventKind.UPDATED, "e": EventKind.ENDED}
 
 def filled(outbox: Outbox, kinds: str) -> Outbox:
     """Add events whose sequence is their place in the text."""
+    for queued in events(kinds):
+        outbox.add(queued)
+    return outbox
+
+
+def events(kinds: str) -> Iterator[QueuedEvent]:
     for sequence, letter in enumerate(kinds, start=1):
         event = EmotionEvent(
             kind=KINDS[letter],
@@ -29,8 +43,7 @@ def filled(outbox: Outbox, kinds: str) -> Outbox:
             started_ns=0,
             model=ModelIdentity("net", "0" * 64),
         )
-        outbox.add(QueuedEvent(event, ORIGIN, sequence, 0))
-    return outbox
+        yield QueuedEvent(event, ORIGIN, sequence, 0)
 
 
 def taken(outbox: Outbox) -> list[int]:
@@ -101,3 +114,55 @@ def test_every_event_is_acknowledged_dropped_or_still_there() -> None:
     outbox.reject(second)
 
     assert (outbox.published, outbox.acknowledged, outbox.dropped, len(outbox)) == (6, 1, 3, 2)
+
+
+def send_queue(limit: int) -> SendQueue:
+    return SendQueue(limit=limit, repeat_s=60.0, wake=lambda: None)
+
+
+def test_a_full_outbox_is_reported_once_until_it_was_empty(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    queue = send_queue(limit=4)
+    for expected in (1, 2):
+        for queued in events("ssss"):
+            queue.add(queued)
+        assert len(caplog.records) == expected - 1, "it is full, and nothing is lost yet"
+        for queued in events("sssssss"):
+            queue.add(queued)
+        sent = queue.take()
+        assert sent is not None
+        queue.confirm(sent)
+        for queued in events("ss"):  # full again, but it was not empty in between
+            queue.add(queued)
+        assert len(caplog.records) == expected
+        assert "events are lost" in caplog.text
+        while (sent := queue.take()) is not None:
+            queue.confirm(sent)
+
+
+def test_half_of_the_outbox_stays_for_events_that_wait() -> None:
+    queue = send_queue(limit=6)
+    for queued in events("ssssss"):
+        queue.add(queued)
+    taken = [queue.take() for _ in range(4)]
+    assert [queued is None for queued in taken] == [False, False, False, True]
+
+
+def test_the_session_waits_until_a_topic_is_to_be_repeated() -> None:
+    queue = SendQueue(limit=4, repeat_s=10.0, wake=lambda: None)
+    topic = Topic("fer-1", MessageKind.STATE)
+    queue.put(RetainedTopic(topic, lambda _clock: b"{}", repeats=True))
+    assert queue.take() is not None
+    assert queue.take() is None
+    assert 0 < queue.wait_s() <= 10
+
+
+def test_connections_after_the_first_are_reconnects() -> None:
+    queue = send_queue(limit=4)
+    told = [queue.counters().reconnects]
+    for _ in range(3):
+        queue.connected()
+        told.append(queue.counters().reconnects)
+    assert told == [0, 0, 1, 2]

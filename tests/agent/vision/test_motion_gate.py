@@ -109,6 +109,16 @@ def test_a_face_that_keeps_still_is_given_again_and_searched_for_less_often() ->
     assert len(inner.asked_ns) < 0.45 * len(found)
 
 
+def test_a_found_box_that_trembles_by_a_thirtieth_of_its_size_keeps_still() -> None:
+    inner = Scripted()
+    detector = gated(inner)
+    for number, at_s in enumerate(times(30, 5)):
+        off = number % 3 - 1
+        inner.boxes = [(50 + off, 50 - off, 110 - off, 110 + off)]
+        detector.detect(still(at_s))
+    assert len(inner.asked_ns) < 0.45 * 150
+
+
 def test_a_new_face_that_comes_without_a_motion_is_seen_within_300_ms_whenever_it_comes() -> None:
     for offset in range(12):
         inner = Scripted()

@@ -126,6 +126,20 @@ def steps(watch: ThrottleWatch, pace: Pace, board: ScriptedBoard, seconds: int) 
     return seen
 
 
+def test_the_pace_goes_down_every_ten_seconds_and_up_every_minute(board: ScriptedBoard) -> None:
+    pace = Pace()
+    watch = ThrottleWatch(pace, board.read, board.clock_s)
+    changes: list[float] = []
+    for second in range(300):
+        board.now_s = 1000.0 + second
+        board.state = HOT if second < 30 else COOLED
+        before_ns = pace.interval_ns
+        watch.tick()
+        if pace.interval_ns != before_ns:
+            changes.append(second)
+    assert changes == [0, 10, 20, 90, 150, 210]  # hot until 30
+
+
 def test_a_board_that_throttles_goes_down_step_by_step_and_up_again_when_it_stays_cool(
     board: ScriptedBoard, caplog: pytest.LogCaptureFixture
 ) -> None:

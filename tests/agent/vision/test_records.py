@@ -106,14 +106,22 @@ def test_scores_refuse_more_columns_than_labels() -> None:
         )
 
 
-def test_faces_refuse_landmarks_of_another_shape() -> None:
-    with pytest.raises(ValueError, match="landmarks must be float32"):
-        Faces(
-            xyxy=np.zeros((1, 4), np.float32),
-            score=np.zeros(1, np.float32),
-            landmarks=np.zeros((1, 10), np.float32),
-            frame_size=(64, 48),
-        )
+@pytest.mark.parametrize(
+    ("field", "shape"), [("xyxy", (1, 5)), ("score", (1, 1)), ("landmarks", (1, 10))]
+)
+def test_faces_and_tracks_refuse_arrays_of_another_shape(
+    field: str, shape: tuple[int, ...]
+) -> None:
+    faces = Faces(
+        xyxy=np.zeros((1, 4), np.float32),
+        score=np.zeros(1, np.float32),
+        landmarks=np.zeros((1, 5, 2), np.float32),
+        frame_size=(64, 48),
+    )
+    tracks = Tracks(np.ones(1, np.int64), faces.xyxy, faces.score, faces.landmarks, (64, 48))
+    for record in (faces, tracks):
+        with pytest.raises(ValueError, match=f"{field} must be float32"):
+            replace(record, **{field: np.zeros(shape, np.float32)})
 
 
 @pytest.mark.parametrize("field", ["probs", "xyxy"])

@@ -216,6 +216,17 @@ def test_face_that_jumps_out_of_reach_keeps_its_id_where_the_boxes_overlap(
     assert ids(tracker.update(make_faces(after), ns(0.03))) == [1]
 
 
+@pytest.mark.parametrize(("unseen_s", "sizes", "track"), [(0.1, 1.4, 2), (0.3, 1.4, 1)])
+def test_face_may_come_back_farther_away_the_longer_it_was_unseen(
+    unseen_s: float, sizes: float, track: int
+) -> None:
+    tracker = make_tracker(confirm_frames=1)
+    for i in range(10):
+        tracker.update(make_faces(box(100)), ns(i / 10))
+    back = make_faces(box(100 + sizes * SIZE))
+    assert ids(tracker.update(back, ns(0.9 + unseen_s))) == [track]
+
+
 def test_face_across_the_picture_is_somebody_else() -> None:
     tracker = make_tracker()
     for i in range(5):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,11 +26,11 @@ from fer_agent.updates.activation.health_check import (
 )
 from fer_agent.updates.activation.journal import ClassifierFigures, Phase
 from fer_agent.updates.activation.pending import PendingVersion, candidates, roll_back, settle
-from fer_agent.updates.activation.swap import Ready
+from fer_agent.updates.activation.swap import Ready, SwappableClassifier
 from fer_agent.updates.activation.versions import Versions
 from fer_agent.updates.activation.watch import ModelWatch
 from fer_agent.vision.classifier import CropClassifier
-from fer_agent.vision.records import Frame, ModelIdentity, Tracks
+from fer_agent.vision.records import EmotionScores, Frame, ModelIdentity, Tracks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -371,6 +372,11 @@ def test_a_rejected_version_is_none_to_start_with(store: Path, stage: Stage) -> 
     assert [model.manifest.version for model in candidates(store, NAME)] == ["1.1.0", "1.0.0"]
 
 
+def test_a_linked_version_starts_without_its_journal(proven: Path) -> None:
+    journal.forget(proven, NAME)
+    assert [model.manifest.version for model in candidates(proven, NAME)] == ["1.0.0"]
+
+
 @pytest.mark.parametrize(
     "finish",
     [
@@ -390,6 +396,27 @@ def test_the_next_version_is_watched_once_the_one_before_is_settled(
     finish(before)
     bring(proven, stage("1.2.0"))
     assert settle(proven, NAME) is not None
+
+
+class Waits:
+    """A classifier that takes a hundredth of a second."""
+
+    def classify(self, _frame: Frame, tracks: Tracks) -> EmotionScores:
+        time.sleep(0.01)
+        probs = np.ones((len(tracks), 1), np.float32)
+        return EmotionScores(("happy",), probs, ModelIdentity("net", "0" * 64))
+
+
+def test_the_time_that_faces_take_is_counted_between_two_looks() -> None:
+    classifier = SwappableClassifier(Waits())
+    started_ns = time.perf_counter_ns()
+    for _ in range(3):
+        classifier.classify(*frame())
+    took_ns = time.perf_counter_ns() - started_ns
+    faces, faces_ns = classifier.take()
+    assert faces == 3
+    assert 30_000_000 <= faces_ns <= took_ns
+    assert classifier.take() == (0, 0)
 
 
 def tally(fps: float, face_ms: float, seconds: int = 100) -> HealthTally:
