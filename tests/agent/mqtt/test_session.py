@@ -9,6 +9,8 @@ import socket
 import threading
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as paho
@@ -16,6 +18,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from publishing import (
     ONLINE,
+    QUICK,
     content,
     delivered,
     event,
@@ -139,6 +142,50 @@ def test_a_broker_that_hangs_up_after_connect_is_asked_in_both_versions_with_bac
     warnings = [each for each in caplog.records if each.levelno == logging.WARNING]
     assert len(warnings) == 1
     assert "trying MQTT 3.1.1" in caplog.text
+
+
+@pytest.mark.parametrize("stable_s", [0.0, 60.0])
+def test_a_fault_is_a_warning_again_only_after_a_connection_that_lasted(
+    stable_s: float,
+    mosquitto: Callable[..., Any],
+    wire: Callable[[int], Any],
+    wait_for: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    line = wire(mosquitto().port)
+    timing = replace(QUICK, stable_s=stable_s)
+    with caplog.at_level(logging.WARNING), publishing(line.port, timing=timing) as publisher:
+        for cut in range(1, 5):
+            wait_for(lambda: publisher.connected)
+            line.cut()
+            wait_for(lambda cut=cut: publisher.reconnects == cut)
+    faults = [each.getMessage() for each in caplog.records if "trying on" in each.getMessage()]
+    assert len(faults) == (4 if stable_s == 0.0 else len(set(faults)))
+
+
+def open_sockets() -> set[str]:
+    """Return the sockets that this process has open."""
+    found = set()
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the descriptor of this very listing
+            found.add(str(path.readlink()))
+    return {name for name in found if name.startswith("socket:")}
+
+
+def test_neither_a_lost_connection_nor_a_stopped_publisher_keeps_a_socket_open(
+    mosquitto: Callable[..., Any], wait_for: Callable[..., None]
+) -> None:
+    broker = mosquitto()
+    before = open_sockets()
+    with publishing(broker.port) as publisher:
+        wait_for(lambda: publisher.connected)
+        connected = open_sockets()
+        broker.end()
+        wait_for(lambda: not publisher.connected)
+        broker.start()
+        wait_for(lambda: publisher.connected)
+        assert len(open_sockets()) == len(connected)
+    assert open_sockets() == before
 
 
 @contextmanager
