@@ -51,7 +51,8 @@ class RetainedTopics:
 
     def put(self, *topics: RetainedTopic) -> None:
         """Add topics, or replace their content in their old places."""
-        self._topics.update((retained.topic, retained) for retained in topics)
+        for retained in topics:
+            self._topics[retained.topic] = retained
 
     def all_due(self) -> None:
         """Make every topic due, as after connecting to a broker that may have none of them."""
