@@ -217,7 +217,7 @@ class PaperRow(ResultPart):
     latency_ms: Amount
     memory_mb: Amount
     same_board: bool
-    """Whether this machine is that board."""
+    """True if this machine is that board."""
     not_comparable: tuple[str, ...]
 
 
@@ -230,13 +230,13 @@ class BenchReport(ResultPart):
     started: AwareDatetime
     finished: AwareDatetime
     interrupted: bool
-    """Whether it was ended early; the results until then are here."""
+    """True if it was ended early; it has the results until then."""
     protocol: ProtocolRecord
     machine: Machine
     before: BoardReading
     after: BoardReading
     throttled_during: bool | None
-    """Whether the board throttled itself meanwhile; null where unknown."""
+    """True if the board throttled itself meanwhile; null where unknown."""
     networks: tuple[NetworkResult, ...] = ()
     pipelines: tuple[PipelineResult, ...] = ()
     sustained: Sustained | None = None

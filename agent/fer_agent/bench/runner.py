@@ -22,7 +22,7 @@ class Runner:
 
     def __init__(self) -> None:
         self.stopped = False
-        """Whether `stop` was called."""
+        """True once `stop` was called."""
         self._process: subprocess.Popen[str] | None = None
 
     def run(

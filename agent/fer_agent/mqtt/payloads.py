@@ -84,7 +84,7 @@ class ModelUpdate(Payload):
     available: str | None
     """The newest version in the repository at the last sync; null when that is not known."""
     on_probation: bool
-    """Whether the version in use is still to be confirmed."""
+    """True if the version in use is still to be confirmed."""
 
 
 class UpdateFailure(Payload):
@@ -195,10 +195,10 @@ class HealthPayload(Payload):
     temperature_c: float | None = None
     """Temperature of the processor."""
     throttled: bool | None = None
-    """Whether the board slowed itself down since the last report, for heat or power; null where
+    """True if the board slowed itself down since the last report, for heat or power; null where
     that is unknown."""
     clock_synced: bool | None = None
-    """Whether the clock is synchronised."""
+    """True if the clock is synchronised."""
     outbox: OutboxHealth | None = None
     """Events on their way to the broker."""
     reconnects: Count | None = None
@@ -224,7 +224,7 @@ class EventData(Payload):
     mono_ns: int
     """Monotonic clock of the device at capture, in nanoseconds."""
     clock_synced: bool | None
-    """Whether `time` comes from a synchronised clock; null where that is unknown."""
+    """True if `time` comes from a synchronised clock; null where that is unknown."""
     replayed: bool
     """True when it was kept while the broker was away, or is sent again after a lost connection."""
     model: ModelRef

@@ -57,7 +57,7 @@ class SyncReport(StateRecord):
     """The time that expiry was judged against; null when the repository was not reached."""
     models: tuple[ModelReport, ...] = ()
     ok: bool
-    """Whether it ended without a failure."""
+    """True if it ended without a failure."""
     last_failure: Failure | None = None
     """The newest failure, of this sync or one before."""
     alert: str = ""

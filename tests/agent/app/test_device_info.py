@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from fer_agent.app.device_info import DeviceInfo
@@ -10,10 +11,11 @@ from fer_agent.inference.setting import Setting
 from fer_agent.mqtt.messages import Identity
 from fer_agent.mqtt.payloads import ModelInfo, Updates
 from fer_agent.updates.activation.swap import Ready
+from fer_agent.vision.records import EmotionScores, ModelIdentity
 
 if TYPE_CHECKING:
     from fer_agent.mqtt.payloads import InfoPayload
-    from fer_agent.vision.records import EmotionScores, Frame, Tracks
+    from fer_agent.vision.records import Frame, Tracks
 
 IDENTITY = Identity.of_this_run("fer-1")
 CONFIG = AgentConfig.model_validate(
@@ -22,8 +24,11 @@ CONFIG = AgentConfig.model_validate(
 
 
 class Classifier:
+    """Reads every face as happy."""
+
     def classify(self, frame: Frame, tracks: Tracks) -> EmotionScores:
-        raise NotImplementedError
+        probs = np.tile(np.array([1.0, 0.0], np.float32), (len(tracks), 1))
+        return EmotionScores(("happy", "sad"), probs, ModelIdentity("net", "0" * 64))
 
 
 def ready(version: str, setting: Setting) -> Ready:

@@ -52,7 +52,7 @@ class UpdateState(StateRecord):
     current: ModelVersion | None
     """The version that the store's link names; null while the shipped one runs."""
     pending: bool
-    """Whether the current version is not confirmed yet."""
+    """True if the current version is not confirmed yet."""
     last_rejected: RejectedVersion | None
     """The version rejected last; null without one, or when one was confirmed since."""
 
